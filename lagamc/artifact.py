@@ -1,0 +1,270 @@
+"""The published folder: writing, reading and checking it. Safetensors and JSON only.
+
+adapter_config.json, adapter_model.safetensors   trained with LoRA: a plain PEFT adapter
+generator/                                       trained without LoRA: loads with its Auto class
+sentence_encoder/                                loads with SentenceTransformer(folder)
+lagamc_config.json                               everything else that a prediction depends on
+labels.json                                      label -> description
+README.md                                        the model card
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from safetensors.torch import load_model
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+
+from lagamc.errors import LagamcError
+from lagamc.generators import load_generator, load_tokenizer, quiet_load
+from lagamc.labels import LabelBank
+from lagamc.losses import LossBalance
+from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.prompts import Prompt, ResponseCodec
+from lagamc.scoring import Thresholds
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+FORMAT_VERSION = 1
+CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "README.md"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+GENERATOR_FOLDER, ENCODER_FOLDER = "generator", "sentence_encoder"
+PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate")
+
+
+@dataclass
+class ArtifactConfig:
+    """What `lagamc_config.json` holds beside the weights.
+
+    Args:
+        prompt: its parts.
+        max_input_length: tokens of prompt and text.
+        max_response_length: tokens of the longest response.
+        label_order: how a row's labels follow each other.
+        label_counts: training rows per label.
+        label_vocabulary: whether the softmax ranges over the descriptions' tokens alone.
+        base_model: of the adapter; None where the whole generator is saved.
+        base_revision: of the base model.
+        minimum_similarity: of the matcher, or None.
+        beam: sets followed by the scorer.
+        thresholds: tuned on development rows.
+        loss: settings of the losses.
+        lambda_mode, lambda_value: of the hybrid loss.
+        bridge_fidelity: mean and minimum similarity over the bank's descriptions.
+        figures: measured ones, for the card.
+        versions: of the libraries at training.
+        format_version: of this file.
+    """
+
+    prompt: dict[str, str]
+    max_input_length: int
+    max_response_length: int
+    label_order: str = "bank"
+    label_counts: dict[str, int] = field(default_factory=dict)
+    label_vocabulary: bool = True
+    base_model: str | None = None
+    base_revision: str | None = None
+    minimum_similarity: float | None = None
+    beam: int = 8
+    thresholds: dict[str, Any] = field(default_factory=lambda: Thresholds().to_dict())
+    loss: dict[str, Any] = field(default_factory=lambda: LossSettings().to_dict())
+    lambda_mode: str = "learnable"
+    lambda_value: float = 0.5
+    lambda_state: dict[str, list[float]] = field(default_factory=dict)
+    lambda_minimum: float = 0.1
+    bridge_fidelity: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a model depends on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig, card: str | None = None) -> None:
+    """Writes the published folder.
+
+    Raises:
+        LagamcError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        generator = model.generator
+        if isinstance(generator, PeftModel):
+            generator.save_pretrained(folder, safe_serialization=True)
+            (folder / CARD_FILE).unlink(missing_ok=True)  # peft writes a card of its own
+        else:
+            generator.save_pretrained(folder / GENERATOR_FOLDER)
+            model.tokenizer.save_pretrained(folder / GENERATOR_FOLDER)
+        model.sentence_encoder.save_pretrained(
+            str(folder / ENCODER_FOLDER), create_model_card=False, safe_serialization=True
+        )
+        config.lambda_mode, config.lambda_value = model.balance.mode, float(model.balance.value.detach())
+        config.lambda_minimum = model.balance.minimum
+        config.lambda_state = {k: v.detach().flatten().tolist() for k, v in model.balance.state_dict().items()}
+        config.versions = library_versions()
+        text = json.dumps(asdict(config), indent=1, ensure_ascii=False)
+        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        model.codec.bank.to_json(folder / LABELS_FILE)
+        if card is not None:
+            (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise LagamcError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
+
+
+def published_files(folder: str | Path) -> list[str]:
+    """The files of a folder that belong to the artifact, relative; nothing else is ever published."""
+    folder = Path(folder)
+    names = [*ADAPTER_FILES, CONFIG_FILE, LABELS_FILE, CARD_FILE]
+    files = [folder / name for name in names]
+    for part in (GENERATOR_FOLDER, ENCODER_FOLDER):
+        files += [
+            p for p in sorted((folder / part).rglob("*")) if p.suffix in (".json", ".safetensors", ".txt", ".model")
+        ]
+    return [str(path.relative_to(folder)) for path in files if path.is_file()]
+
+
+def copy_artifact(source: str | Path, target: str | Path) -> None:
+    """Copies the published files of a folder into another."""
+    for name in published_files(source):
+        (Path(target) / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(source) / name, Path(target) / name)
+
+
+def read_config(folder: str | Path) -> ArtifactConfig:
+    """Reads and checks `lagamc_config.json`, and that every part is there.
+
+    Raises:
+        LagamcError: the folder is no artifact, of a newer format, or a part is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LagamcError(f"{folder}: no such model folder")
+    if not (folder / CONFIG_FILE).is_file():
+        raise LagamcError(
+            f"{folder}: holds no {CONFIG_FILE}, so it is no model of lagamc; expected the output folder of run_train.py"
+        )
+    try:
+        fields = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LagamcError(f"{folder / CONFIG_FILE}: cannot be read ({error})") from error
+    found = fields.get("format_version") if isinstance(fields, dict) else None
+    if not isinstance(found, int) or found > FORMAT_VERSION:
+        raise LagamcError(
+            f"{folder / CONFIG_FILE}: format_version is {found!r}, this version of lagamc reads up to "
+            f"{FORMAT_VERSION}; install a newer lagamc"
+        )
+    try:
+        config = ArtifactConfig(**fields)
+    except TypeError as error:
+        raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
+    needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
+    needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
+        missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
+    if missing:
+        raise LagamcError(f"{folder}: the model is incomplete, missing: {', '.join(missing)}; copy or pull it again")
+    return config
+
+
+def load_sentence_encoder(name: str | Path, revision: str | None = None) -> SentenceTransformer:
+    """A sentence encoder from a folder or the Hub, on the CPU, without dropout.
+
+    Dropout would make a perfect response differ from its own target.
+
+    Raises:
+        LagamcError: there is none.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        encoder = SentenceTransformer(
+            str(name), device="cpu", revision=revision, model_kwargs={"use_safetensors": True}
+        )
+        encoder[0].auto_model.get_input_embeddings()
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {reason}") from error
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[LagamcModel, ArtifactConfig]:
+    """Builds the model of a published folder, in evaluation mode on the CPU.
+
+    Args:
+        folder: as `save_artifact` wrote it.
+        base_model: in place of the recorded base model of an adapter.
+
+    Raises:
+        LagamcError: a part is missing or does not fit.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    bank = LabelBank.from_json(folder / LABELS_FILE)
+    encoder = load_sentence_encoder(folder / ENCODER_FOLDER)
+    tokenizer: PreTrainedTokenizerBase
+    generator: Any
+    if config.base_model:
+        base = base_model or config.base_model
+        tokenizer = load_tokenizer(base, config.base_revision)
+        generator = load_generator(base, config.base_revision)
+        try:
+            generator = PeftModel.from_pretrained(generator, str(folder))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise LagamcError(f"{folder}: the adapter does not fit the base model {base!r}: {reason}") from error
+    else:
+        tokenizer = load_tokenizer(folder / GENERATOR_FOLDER)
+        generator = quiet_load(AutoModelForSeq2SeqLM, folder / GENERATOR_FOLDER, use_safetensors=True)
+    codec = ResponseCodec(bank, tokenizer, config.label_order, config.label_counts)
+    balance = LossBalance(config.lambda_mode, minimum=config.lambda_minimum)
+    _load_balance(balance, config)
+    model = LagamcModel(
+        generator, encoder, tokenizer, codec, balance, LossSettings(**config.loss), config.label_vocabulary
+    )
+    return model.eval(), config
+
+
+def load_weights(model: LagamcModel, folder: str | Path) -> None:
+    """Puts the weights of a published folder, lambda included, into a model that is already built.
+
+    Raises:
+        LagamcError: a part is missing or does not fit.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    try:
+        if isinstance(model.generator, PeftModel):
+            set_peft_model_state_dict(model.generator, load_peft_weights(str(folder), device="cpu"))
+        else:
+            load_model(model.generator, folder / GENERATOR_FOLDER / "model.safetensors")
+        load_model(model.sentence_encoder[0].auto_model, folder / ENCODER_FOLDER / "model.safetensors", strict=False)
+    except (OSError, RuntimeError) as error:
+        raise LagamcError(f"{folder}: the weights do not fit the model ({error})") from error
+    _load_balance(model.balance, config)
+
+
+def _load_balance(balance: LossBalance, config: ArtifactConfig) -> None:
+    shapes = balance.state_dict()
+    balance.load_state_dict({k: torch.tensor(v).reshape(shapes[k].shape) for k, v in config.lambda_state.items()})
+
+
+def artifact_prompt(config: ArtifactConfig) -> Prompt:
+    """The prompt a model was trained with."""
+    return Prompt(**config.prompt)

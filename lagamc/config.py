@@ -1,0 +1,253 @@
+"""Model and data arguments; YAML files with command-line overrides; all problems reported at once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from lagamc.errors import LagamcError
+from lagamc.losses import LAMBDA_MODES, SEMANTIC_FORMS, SOFT_TOKENS
+from lagamc.prompts import LABEL_ORDERS, PROMPTS
+from lagamc.training_args import LagamcTrainingArguments
+
+UNLABELLED = ("error", "keep", "drop")
+
+
+@dataclass
+class ModelArguments:
+    """Generator, sentence encoder and loss."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Encoder-decoder: a folder or a Hub name; default: the embedded MiniLM generator."},
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Revision of the generator on the Hub."})
+    sentence_encoder: str | None = field(
+        default=None, metadata={"help": "Sentence encoder: a folder or a Hub name; default: the embedded MiniLM."}
+    )
+    sentence_encoder_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
+    train_sentence_encoder: bool = field(default=True, metadata={"help": "Whether the sentence encoder is trained."})
+    decoder_layers: int = field(default=2, metadata={"help": "Decoder layers of the embedded generator, 1 to 6."})
+    lora: bool | None = field(
+        default=None,
+        metadata={"help": "Whether to train LoRA adapters; default: yes, except for the embedded generator."},
+    )
+    lora_rank: int = field(default=2, metadata={"help": "Rank of the adapters (the paper takes 2)."})
+    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapters; default: twice the rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapters' input."})
+    lora_targets: str | None = field(
+        default=None, metadata={"help": "Adapted layers, separated by commas; default: by architecture (T5: q,v)."}
+    )
+    label_vocabulary: bool = field(
+        default=True, metadata={"help": "Whether the softmax ranges over the tokens of the descriptions alone."}
+    )
+    decision_weight: float = field(
+        default=10.0, metadata={"help": "Weight of the tokens at which labels part, relative to the forced ones."}
+    )
+    semantic_form: str = field(
+        default="response", metadata={"help": f"Semantic term of the loss: {', '.join(SEMANTIC_FORMS)}."}
+    )
+    soft_tokens: str = field(default="softmax", metadata={"help": f"{', '.join(SOFT_TOKENS)}."})
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the soft tokens."})
+    lambda_mode: str = field(default="learnable", metadata={"help": f"{', '.join(LAMBDA_MODES)}."})
+    lambda_initial: float = field(default=0.5, metadata={"help": "Lambda at the start (share of cross-entropy)."})
+    lambda_minimum: float = field(default=0.1, metadata={"help": "How near a learnable lambda comes to 0 and 1."})
+    minimum_similarity: float | None = field(
+        default=None,
+        metadata={"help": "Generated sentences less similar than this to every description get no label."},
+    )
+    beam: int = field(default=8, metadata={"help": "Label sets followed per text when labels are scored."})
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values."""
+        found = _outside("semantic_form", self.semantic_form, SEMANTIC_FORMS)
+        found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
+        found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
+        found += _not_between("temperature", self.temperature, 1e-3, 100)
+        found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
+        found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
+        low = self.lambda_minimum + 1e-3 if self.lambda_mode == "learnable" else 0.0
+        found += _not_between("lambda_initial", self.lambda_initial, low, 1.0 - low)
+        found += _not_between("lora_rank", self.lora_rank, 1, 1024)
+        found += _not_between("lora_dropout", self.lora_dropout, 0.0, 0.99)
+        found += _not_between("decoder_layers", self.decoder_layers, 1, 6)
+        found += _not_between("beam", self.beam, 1, 256)
+        if self.minimum_similarity is not None:
+            found += _not_between("minimum_similarity", self.minimum_similarity, -1.0, 1.0)
+        if self.lora and self.model_name_or_path is None:
+            found.append("lora: the embedded generator is trained whole; set `lora: false` or name a model")
+        return found
+
+
+@dataclass
+class DataArguments:
+    """Texts, labels and how they become tokens."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with train.jsonl, dev.jsonl, test.jsonl and labels.json; `demo` is the built-in one."
+        },
+    )
+    train_file: str | None = field(default=None, metadata={"help": "Training examples: JSONL, CSV or Parquet."})
+    dev_file: str | None = field(
+        default=None, metadata={"help": "Development examples; absent: carved from training."}
+    )
+    test_file: str | None = field(default=None, metadata={"help": "Test examples; optional."})
+    labels_file: str | None = field(default=None, metadata={"help": "Label bank: JSON or CSV."})
+    dataset_name: str | None = field(default=None, metadata={"help": "A `datasets` data set: Hub name or folder."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Its configuration."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
+    text_column: str = field(default="text", metadata={"help": "Column of the text."})
+    labels_column: str = field(default="labels", metadata={"help": "Column of the labels."})
+    id_column: str = field(default="id", metadata={"help": "Column of the id."})
+    unlabelled: str = field(
+        default="error", metadata={"help": "Rows without labels: `error`, `keep` (no label is an answer) or `drop`."}
+    )
+    dev_fraction: float = field(default=0.1, metadata={"help": "Share of training carved out where dev is absent."})
+    max_train_rows: int | None = field(default=None, metadata={"help": "Reads the first training rows alone."})
+    max_dev_rows: int | None = field(default=None, metadata={"help": "Reads the first development rows alone."})
+    max_test_rows: int | None = field(default=None, metadata={"help": "Reads the first test rows alone."})
+    prompt: str = field(default="plain", metadata={"help": f"Wording of the prompt: {', '.join(PROMPTS)}."})
+    instruction: str | None = field(default=None, metadata={"help": "Replaces the instruction of the prompt."})
+    task_description: str | None = field(default=None, metadata={"help": "Replaces its task description."})
+    label_order: str = field(default="bank", metadata={"help": f"Order of a row's labels: {', '.join(LABEL_ORDERS)}."})
+    atomic_labels: bool = field(
+        default=False, metadata={"help": "Bare label names in place of descriptions (paper, section 7.2)."}
+    )
+    max_input_length: int = field(default=128, metadata={"help": "Tokens of prompt and text; the text is cut."})
+    max_response_length: int | None = field(
+        default=None, metadata={"help": "Tokens of a response; default: what the largest label set needs."}
+    )
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values."""
+        found = _outside("unlabelled", self.unlabelled, UNLABELLED)
+        found += _outside("prompt", self.prompt, tuple(PROMPTS))
+        found += _outside("label_order", self.label_order, LABEL_ORDERS)
+        found += _not_between("dev_fraction", self.dev_fraction, 0.001, 0.9)
+        found += _not_between("max_input_length", self.max_input_length, 8, 100_000)
+        for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_response_length"):
+            if getattr(self, name) is not None:
+                found += _not_between(name, getattr(self, name), 1, 10**9)
+        sources = [name for name in ("data_dir", "train_file", "dataset_name") if getattr(self, name)]
+        if len(sources) != 1:
+            found.append(
+                f"expected one of data_dir, train_file or dataset_name, found {sources or 'none'}; "
+                "`--data_dir demo` trains on the built-in demonstration corpus"
+            )
+        if self.train_file and not self.labels_file:
+            found.append("train_file needs labels_file, a JSON or CSV file with a description for each label")
+        return found
+
+
+Arguments = tuple[ModelArguments, DataArguments, LagamcTrainingArguments]
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LagamcError(message)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> Arguments:
+    """Reads `--config FILE.yaml`, then the command line, which overrides it.
+
+    Args:
+        arguments: the command line without the program's name.
+        prog: the name shown in the help.
+
+    Raises:
+        LagamcError: one message with every unknown key and every bad value.
+    """
+    parser = _Parser(
+        (ModelArguments, DataArguments, LagamcTrainingArguments),  # type: ignore[arg-type]
+        prog=prog,
+        description="Fine-tune a generator that writes label descriptions, and the encoder that matches them.",
+        epilog="exit codes: 0 done, 2 bad input or usage, 1 a failure of ours",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
+    rest = list(arguments or [])
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    path = early.parse_known_args(rest)[0].config
+    problems: list[str] = []
+    from_file = _read_yaml(parser, path, problems) if path else {}
+    parser.set_defaults(**from_file)
+    namespace, unknown = parser.parse_known_args(rest)
+    problems += [f"unknown argument {name}{_suggest(parser, name)}" for name in unknown if name.startswith("-")]
+    problems += [f"unexpected argument {name!r}" for name in unknown if not name.startswith("-")]
+    values = vars(namespace)
+
+    parsed: list[Any] = []
+    for kind in (ModelArguments, DataArguments):
+        fields = {f.name: values[f.name] for f in dataclasses.fields(kind)}
+        parsed.append(kind(**fields))
+        problems += parsed[-1].problems()
+    training = _training_arguments(values, problems)
+    if problems:
+        raise LagamcError.from_problems(str(path or "command line"), problems)
+    assert training is not None
+    return parsed[0], parsed[1], training
+
+
+def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict[str, Any]:
+    """Values of a YAML file, typed as the command line types them; what is wrong is added to the problems."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
+    except FileNotFoundError as error:
+        raise LagamcError(f"{path}: no such configuration file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LagamcError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise LagamcError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    known = {action.dest for action in parser._actions}
+    typed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known or key in ("config", "help"):
+            problems.append(f"unknown key {key!r}{_suggest(parser, str(key))}")
+        elif value is None:
+            typed[key] = None
+        else:
+            words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+            try:
+                typed[key] = getattr(parser.parse_known_args([f"--{key}", *words])[0], key)
+            except LagamcError as error:
+                problems.append(str(error))
+    return typed
+
+
+def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTrainingArguments | None:
+    fields = {f.name: values[f.name] for f in dataclasses.fields(LagamcTrainingArguments) if f.init}
+    problems += _not_between("learning_rate", fields["learning_rate"], 0.0, 1.0)
+    problems += _not_between("num_train_epochs", fields["num_train_epochs"], 0.0, 1e6)
+    problems += _not_between("per_device_train_batch_size", fields["per_device_train_batch_size"], 1, 10**6)
+    problems += _outside("threshold_goal", fields["threshold_goal"], ("micro_f1", "macro_f1"))
+    try:
+        return LagamcTrainingArguments(**fields)
+    except (ValueError, TypeError, ImportError) as error:
+        problems.append(str(error))
+        return None
+
+
+def _suggest(parser: HfArgumentParser, name: str) -> str:
+    close = difflib.get_close_matches(name.lstrip("-").split("=")[0], [a.dest for a in parser._actions], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
+    return [] if value in allowed else [f"{name}: expected one of {list(allowed)}, found {value!r}"]
+
+
+def _not_between(name: str, value: float, low: float, high: float) -> list[str]:
+    return [] if low <= value <= high else [f"{name}: expected {low:g} to {high:g}, found {value!r}"]

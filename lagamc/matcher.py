@@ -1,0 +1,101 @@
+"""`LabelMatcher`: generated sentences to labels by cosine similarity (paper, section 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lagamc.labels import LabelBank, split_sentences
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Match:
+    """One generated sentence and where it went.
+
+    Args:
+        sentence: as generated.
+        label: the nearest label, None where the similarity is below the minimum.
+        similarity: cosine to the nearest sentence of the bank.
+    """
+
+    sentence: str
+    label: str | None
+    similarity: float
+
+
+class LabelMatcher:
+    """Assigns every generated sentence to the label whose description is nearest.
+
+    A description of several sentences is several entries for one label.
+
+    Args:
+        bank: the labels.
+        encoder: the trained sentence encoder.
+        minimum_similarity: sentences below it get no label (paper, section 8.5: 0.4); None takes all.
+        normalise: how a description reads after the generator's tokenizer; None leaves it as it is.
+        batch_size: of the encoder.
+    """
+
+    def __init__(
+        self,
+        bank: LabelBank,
+        encoder: SentenceTransformer,
+        minimum_similarity: float | None = None,
+        normalise: Callable[[str], str] | None = None,
+        batch_size: int = 64,
+    ):
+        self.bank, self.encoder, self.batch_size = bank, encoder, batch_size
+        self.minimum_similarity = minimum_similarity
+        entries = [
+            (sentence, label)
+            for label, text in enumerate(bank.descriptions)
+            for sentence in split_sentences(normalise(text) if normalise else text)
+        ]
+        self.owners = np.array([label for _, label in entries])
+        self.embeddings = self._encode([sentence for sentence, _ in entries])
+        self._cache: dict[str, tuple[int, float]] = {}
+
+    def _encode(self, sentences: Sequence[str]) -> np.ndarray:
+        embeddings = self.encoder.encode(
+            list(sentences), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(embeddings, dtype=np.float32)
+
+    def nearest(self, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest label of each embedding, by one matrix product.
+
+        Args:
+            embeddings: (sentences, dimensions), float32, rows of length 1.
+
+        Returns:
+            bank positions (sentences,) and cosine similarities (sentences,).
+        """
+        similarities = embeddings @ self.embeddings.T
+        best = similarities.argmax(axis=1)
+        return self.owners[best], similarities[np.arange(len(best)), best]
+
+    def match(self, responses: Sequence[str]) -> list[list[Match]]:
+        """The matches of every generated response, in the order of its sentences."""
+        sentences = [split_sentences(response) for response in responses]
+        new = sorted({s for row in sentences for s in row} - set(self._cache))
+        if new:
+            labels, similarities = self.nearest(self._encode(new))
+            if len(self._cache) > 100_000:  # free-running text rarely repeats
+                self._cache.clear()
+            self._cache.update(zip(new, zip(labels.tolist(), similarities.tolist(), strict=True), strict=True))
+        return [[self._as_match(sentence) for sentence in row] for row in sentences]
+
+    def _as_match(self, sentence: str) -> Match:
+        label, similarity = self._cache[sentence]
+        enough = self.minimum_similarity is None or similarity >= self.minimum_similarity
+        return Match(sentence, self.bank.names[label] if enough else None, similarity)
+
+    def labels(self, responses: Sequence[str]) -> list[list[str]]:
+        """The labels of every response, each once."""
+        return [list(dict.fromkeys(m.label for m in row if m.label is not None)) for row in self.match(responses)]

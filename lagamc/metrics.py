@@ -1,0 +1,86 @@
+"""Figures of multi-label classification, as a local `evaluate` metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, hamming_loss, precision_score, recall_score
+
+
+class MultiLabelMetric(evaluate.Metric):
+    """Micro and macro F1, precision and recall, subset accuracy and Hamming loss, all fractions.
+
+    Predictions and references are binary rows, (rows, labels). A label without a true and without a predicted row
+    counts as F1 0, as in scikit-learn.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        row = datasets.Sequence(datasets.Value("int8"))
+        return evaluate.MetricInfo(
+            description=self.__doc__ or "",
+            citation="",
+            inputs_description="binary rows, one column per label",
+            features=datasets.Features({"predictions": row, "references": row}),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        predicted, true = np.asarray(predictions), np.asarray(references)
+        figures: dict[str, float] = {}
+        for average in ("micro", "macro"):
+            options: dict[str, Any] = {"average": average, "zero_division": 0}
+            figures[f"{average}_f1"] = f1_score(true, predicted, **options)
+            figures[f"{average}_precision"] = precision_score(true, predicted, **options)
+            figures[f"{average}_recall"] = recall_score(true, predicted, **options)
+        figures["subset_accuracy"] = accuracy_score(true, predicted)
+        figures["hamming_loss"] = hamming_loss(true, predicted)
+        figures["labels_per_row"] = float(predicted.sum(axis=1).mean())
+        return {name: float(value) for name, value in figures.items()}
+
+
+def multi_label_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """The figures of `MultiLabelMetric`.
+
+    Args:
+        predicted: (rows, labels), 0 or 1.
+        true: (rows, labels), 0 or 1.
+    """
+    metric = MultiLabelMetric(keep_in_memory=True)
+    result = metric.compute(predictions=predicted.astype(np.int8), references=true.astype(np.int8))
+    assert result is not None
+    return result
+
+
+def label_metrics(predicted: np.ndarray, true: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Per label: support (true rows), predicted rows, precision, recall and F1.
+
+    Args:
+        predicted: (rows, labels), 0 or 1.
+        true: (rows, labels), 0 or 1.
+        names: of the labels.
+    """
+    options: dict[str, Any] = {"average": None, "zero_division": 0}
+    precision = precision_score(true, predicted, **options)
+    recall = recall_score(true, predicted, **options)
+    f1 = f1_score(true, predicted, **options)
+    return {
+        name: {
+            "support": int(true[:, i].sum()),
+            "predicted": int(predicted[:, i].sum()),
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def binarise(label_sets: Sequence[Sequence[int]], labels: int) -> np.ndarray:
+    """Sets of bank positions as binary rows, (rows, labels)."""
+    rows = np.zeros((len(label_sets), labels), dtype=np.int8)
+    for row, members in enumerate(label_sets):
+        rows[row, list(members)] = 1
+    return rows

@@ -1,0 +1,333 @@
+"""`LagamcModel`: generator, trainable sentence encoder and lambda as one module (paper, figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from lagamc.bridge import TokenBridge
+from lagamc.losses import (
+    LossBalance,
+    contrastive_loss,
+    cosine_loss,
+    mean_pairwise_cosine,
+    response_cross_entropy,
+    soft_tokens,
+)
+from lagamc.prompts import ResponseCodec, special_tokens
+from lagamc.vocabulary import LabelVocabulary, VocabularyMask
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass
+class LossSettings:
+    """How the components of the hybrid loss are computed.
+
+    Args:
+        decision_weight: weight of the tokens at which labels part, relative to the forced ones.
+        semantic_form: `none`, `response` (paper), `description` or `contrastive`.
+        soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
+        temperature: of the soft tokens.
+    """
+
+    decision_weight: float = 10.0
+    semantic_form: str = "response"
+    soft_tokens: str = "softmax"
+    temperature: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class LagamcOutput(ModelOutput):
+    """The named losses of a batch; `compute_loss` of the trainer combines them.
+
+    Args:
+        cross_entropy: L_CE of equation 1, nats a token, decisions weighted.
+        semantic: L_semantic of equation 1; 0 without a semantic form.
+        decision_loss: nats a response that its decisions cost, without gradient.
+    """
+
+    cross_entropy: Tensor | None = None
+    semantic: Tensor | None = None
+    decision_loss: Tensor | None = None
+
+
+class LagamcModel(nn.Module):
+    """Generator, sentence encoder and lambda.
+
+    Args:
+        generator: an encoder-decoder, with or without LoRA.
+        sentence_encoder: trained together with the generator.
+        tokenizer: the generator's.
+        codec: the label bank in the generator's tokens.
+        balance: lambda.
+        settings: of the losses.
+        label_vocabulary: whether the softmax ranges over the tokens of the descriptions alone.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        generator: PreTrainedModel | PeftModel,
+        sentence_encoder: SentenceTransformer,
+        tokenizer: PreTrainedTokenizerBase,
+        codec: ResponseCodec,
+        balance: LossBalance,
+        settings: LossSettings,
+        label_vocabulary: bool = True,
+    ):
+        super().__init__()
+        self.generator = generator
+        self.sentence_encoder = sentence_encoder
+        self.balance = balance
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.restricted = label_vocabulary
+        self.set_labels(codec)
+
+    def set_labels(self, codec: ResponseCodec) -> None:
+        """Takes another label bank; no weight changes."""
+        self.codec = codec
+        base = self.base_generator
+        size = base.get_output_embeddings().weight.shape[0]
+        tokens = [token for ids in codec.token_ids for token in ids] if self.restricted else range(len(self.tokenizer))
+        device = next(self.generator.parameters()).device
+        self.vocabulary = LabelVocabulary([t for t in [*tokens, codec.end_token_id] if t < size]).to(device)
+        encoder_tokenizer = self.sentence_encoder.tokenizer
+        self.bridge = TokenBridge(self.tokenizer, encoder_tokenizer, self.vocabulary.token_ids.tolist()).to(device)
+        head, tail = special_tokens(encoder_tokenizer)
+        aligned = [self.bridge.align(ids) for ids in codec.token_ids]
+        pieces = max(len(text.piece_ids) for text in aligned)
+        tokens_most = max(len(ids) for ids in codec.token_ids)
+        padding = encoder_tokenizer.pad_token_id or 0
+        ids = torch.full((len(aligned), pieces), padding)
+        alignment = torch.zeros(len(aligned), pieces, tokens_most)
+        for row, text in enumerate(aligned):
+            ids[row, : len(text.piece_ids)] = torch.tensor(text.piece_ids)
+            alignment[row, : text.alignment.shape[0], : text.alignment.shape[1]] = text.alignment
+        self.register_buffer("piece_ids", ids.to(device), persistent=False)
+        self.register_buffer("alignment", alignment.to(device), persistent=False)
+        lengths = torch.tensor([len(text.piece_ids) for text in aligned])
+        self.register_buffer("piece_lengths", lengths.to(device), persistent=False)
+        self.register_buffer("head_ids", torch.tensor(head, dtype=torch.long, device=device), persistent=False)
+        self.register_buffer("tail_ids", torch.tensor(tail, dtype=torch.long, device=device), persistent=False)
+
+    # the parts
+
+    @property
+    def base_generator(self) -> PreTrainedModel:
+        """The generator without its LoRA wrapper (the adapted layers stay adapted)."""
+        return self.generator.get_base_model() if isinstance(self.generator, PeftModel) else self.generator  # type: ignore[return-value]
+
+    @property
+    def config(self) -> Any:
+        return self.generator.config
+
+    @property
+    def generation_config(self) -> Any:
+        return self.base_generator.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        self.base_generator.generation_config = value
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """(pieces, dimensions): the sentence encoder's live input embeddings."""
+        return self.sentence_encoder[0].auto_model.get_input_embeddings().weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.piece_ids.device
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Recomputes activations of the generator in the backward pass to save memory."""
+        self.generator.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+        if isinstance(self.generator, PeftModel):
+            self.generator.enable_input_require_grads()
+
+    # losses
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        label_index: Tensor,
+        decisions: Tensor,
+    ) -> LagamcOutput:
+        """The named losses of a batch.
+
+        Args:
+            input_ids: (rows, tokens) prompt and text.
+            attention_mask: (rows, tokens).
+            labels: (rows, response) target tokens, -100 on padding.
+            label_index: (rows, response) bank position of each token's label, -1 on the end token, -100 on padding.
+            decisions: (rows, response) bool, tokens at which labels part.
+        """
+        logits = self.response_logits(input_ids, attention_mask, labels)
+        targets = self.vocabulary.localise(labels)
+        present = (labels >= 0).to(logits.dtype)
+        weights = present * torch.where(decisions, self.settings.decision_weight, 1.0)
+        cross_entropy = response_cross_entropy(logits, targets, weights.float())
+        with torch.no_grad():
+            surprisal = -torch.log_softmax(logits.float(), dim=-1).gather(-1, targets[..., None])[..., 0]
+            decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
+        semantic = torch.zeros_like(cross_entropy)
+        if self.settings.semantic_form != "none":
+            semantic = self.semantic_loss(logits, targets, label_index)
+        return LagamcOutput(cross_entropy=cross_entropy, semantic=semantic, decision_loss=decision_loss)
+
+    def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Teacher-forced logits over the vocabulary in use, (rows, response, vocabulary)."""
+        base = self.base_generator
+        decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=labels)
+        with self.vocabulary.restricted_head(base):
+            return self.generator(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=(torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long(),
+                use_cache=False,
+            ).logits
+
+    def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> Tensor:
+        """L_semantic in the form of the settings.
+
+        Args:
+            logits: (rows, response, vocabulary).
+            targets: (rows, response) positions in the vocabulary.
+            label_index: (rows, response), see `forward`.
+        """
+        settings = self.settings
+        soft = soft_tokens(logits, settings.soft_tokens, settings.temperature, self.training)
+        table = self.embedding_table
+        token_embeddings = self.bridge.embed(table)
+        difference = soft.to(table.dtype) @ token_embeddings - token_embeddings[targets]
+
+        previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
+        rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
+        if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
+            return (self._encode(table[self.head_ids][None]) * 0).sum() + difference.sum() * 0
+        label = label_index[rows, starts]
+        # each description's own differences, then through its alignment onto the encoder's pieces
+        steps = torch.arange(self.alignment.shape[2], device=label.device)
+        positions = (starts[:, None] + steps).clamp_max(label_index.shape[1] - 1)
+        own = difference[rows[:, None], positions]  # beyond its end the alignment is 0
+        pieces = table[self.piece_ids[label]] + self.alignment[label].to(table.dtype) @ own
+        lengths = self.piece_lengths[label]
+
+        if settings.semantic_form == "response":
+            generated = self._encode_joined(pieces, lengths, rows)
+            target = self._encode_joined(table[self.piece_ids[label]], lengths, rows)
+            return cosine_loss(generated, target)
+        generated = self._encode_joined(pieces, lengths, torch.arange(len(rows), device=rows.device))
+        bank = self.encode_bank()
+        if settings.semantic_form == "description":
+            return cosine_loss(generated, bank[label])
+        carried = torch.zeros(len(label_index), len(bank), dtype=torch.bool, device=label.device)
+        carried[rows, label] = True
+        return contrastive_loss(generated, bank, label, carried[rows])
+
+    def encode_bank(self) -> Tensor:
+        """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
+        everything = torch.arange(len(self.piece_ids), device=self.device)
+        return self._encode_joined(self.embedding_table[self.piece_ids], self.piece_lengths, everything)
+
+    @torch.no_grad()
+    def collapse(self) -> float:
+        """Mean cosine between different labels' descriptions under the sentence encoder."""
+        return mean_pairwise_cosine(self.encode_bank())
+
+    def _encode_joined(self, pieces: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        """Encodes texts whose descriptions are given one by one.
+
+        Args:
+            pieces: (descriptions, pieces, dimensions) embeddings.
+            lengths: (descriptions,) pieces of each.
+            rows: (descriptions,) the text each belongs to, ascending.
+
+        Returns:
+            (texts, dimensions), texts in the order of their first description.
+        """
+        table = self.embedding_table
+        _, text = torch.unique_consecutive(rows, return_inverse=True)
+        texts = int(text[-1]) + 1
+        ends = torch.cumsum(lengths, 0)
+        first = torch.zeros(texts, dtype=torch.long, device=rows.device)
+        first = first.scatter_reduce(0, text, ends - lengths, "amin", include_self=False)
+        total = torch.zeros(texts, dtype=torch.long, device=rows.device).scatter_add_(0, text, lengths)
+        limit = (self.sentence_encoder.max_seq_length or 512) - len(self.head_ids) - len(self.tail_ids)
+        total = total.clamp_max(limit)
+        lead = len(self.head_ids)
+        width = int(total.max()) + lead + len(self.tail_ids)
+        steps = torch.arange(pieces.shape[1], device=rows.device)
+        place = lead + (ends - lengths - first[text])[:, None] + steps
+        keep = (steps < lengths[:, None]) & (place < lead + limit)
+        embeds = torch.zeros(texts, width, pieces.shape[2], dtype=pieces.dtype, device=pieces.device)
+        embeds = embeds.index_put((text[:, None].expand_as(place)[keep], place[keep]), pieces[keep])
+        if lead:
+            embeds[:, :lead] = table[self.head_ids]
+        for offset, token in enumerate(self.tail_ids):
+            embeds[torch.arange(texts, device=rows.device), lead + total + offset] = table[token]
+        mask = torch.arange(width, device=rows.device) < (lead + total + len(self.tail_ids))[:, None]
+        return self._encode(embeds, mask.long())
+
+    def _encode(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        return self.sentence_encoder({"inputs_embeds": embeds, "attention_mask": mask})["sentence_embedding"]
+
+    # generation
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, restrict: bool = True, **settings: Any) -> Tensor:
+        """`generate` of the generator.
+
+        Args:
+            input_ids: (rows, tokens).
+            attention_mask: (rows, tokens).
+            restrict: whether only tokens of the label vocabulary may be written.
+            settings: passed on.
+        """
+        processors = [VocabularyMask(self.vocabulary.token_ids)] if restrict else []
+        return self.generator.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            logits_processor=[*settings.pop("logits_processor", []), *processors],
+            **settings,
+        )
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside the context the model is in evaluation mode."""
+        before = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(before)
+
+
+def strip_response(token_ids: Sequence[int], end_token_id: int, skip: Sequence[int]) -> list[int]:
+    """A generated row without its start token, padding, end token and what follows it."""
+    kept: list[int] = []
+    for position, token in enumerate(token_ids):
+        if token == end_token_id and position > 0:
+            break
+        if token >= 0 and token not in skip and token != end_token_id:
+            kept.append(int(token))
+    return kept

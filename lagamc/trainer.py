@@ -1,0 +1,199 @@
+"""`LagamcTrainer`: a `Seq2SeqTrainer` for the hybrid loss (paper, section 5.3)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, Seq2SeqTrainer, Trainer
+
+from lagamc.artifact import ArtifactConfig, load_weights, save_artifact
+from lagamc.errors import LagamcError
+from lagamc.matcher import LabelMatcher
+from lagamc.metrics import binarise, label_metrics, multi_label_metrics
+from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
+from lagamc.training_args import LagamcTrainingArguments
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions")
+COLLAPSE_LIMIT = 0.9
+
+
+class LagamcTrainer(Seq2SeqTrainer):
+    """Trains generator, sentence encoder and lambda together.
+
+    `compute_loss` combines the components that the model's `forward` returns; they are logged beside the loss. In
+    evaluation the responses are generated and `compute_metrics` gets them with the true label sets.
+
+    Args:
+        model: generator, sentence encoder and lambda.
+        args: training arguments.
+        artifact_config: written with every checkpoint.
+        settings: the other arguments of `Seq2SeqTrainer`.
+    """
+
+    model: LagamcModel
+    args: LagamcTrainingArguments
+
+    def __init__(
+        self, model: LagamcModel, args: LagamcTrainingArguments, artifact_config: ArtifactConfig, **settings: Any
+    ):
+        super().__init__(model=model, args=args, **settings)
+        # the model's `forward` does not normalise by the number of items: without this the loss is scaled twice
+        self.model_accepts_loss_kwargs = False
+        self.artifact_config = artifact_config
+        self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    # the loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The hybrid loss of equation 1, averaged over the rows of the batch."""
+        outputs: LagamcOutput = model(**{name: inputs[name] for name in MODEL_INPUTS})
+        assert outputs.cross_entropy is not None and outputs.semantic is not None and outputs.decision_loss is not None
+        if self.model.settings.semantic_form == "none":
+            # lambda belongs to a sum of two terms; it and the encoder stay in the graph for DistributedDataParallel
+            unused = [*self.model.balance.parameters(), *self.model.sentence_encoder.parameters()]
+            loss = outputs.cross_entropy + sum((p.sum() * 0 for p in unused if p.requires_grad), torch.tensor(0.0))
+        else:
+            loss = self.model.balance(outputs.cross_entropy, outputs.semantic)
+        if not torch.isfinite(loss):
+            raise LagamcError(
+                f"the loss is not finite (cross-entropy {float(outputs.cross_entropy)}, semantic "
+                f"{float(outputs.semantic)}) at step {self.state.global_step} on rows {inputs['row'].tolist()}; "
+                "lower the learning rate, or train without mixed precision"
+            )
+        components = self._components["train" if model.training else "eval"]
+        components["cross_entropy"].append(float(outputs.cross_entropy.detach()))
+        components["semantic"].append(float(outputs.semantic.detach()))
+        components["decision_loss"].append(float(outputs.decision_loss))
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of each component since the last line, lambda, and in evaluation the collapse figure."""
+        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
+        prefix = "eval_" if mode == "eval" else ""
+        if mode == "eval" or "loss" in logs:
+            for name, values in self._components[mode].items():
+                logs[prefix + name] = round(float(np.mean(values)), 6)
+            self._components[mode].clear()
+            logs[prefix + "lambda"] = round(float(self.model.balance.value.detach()), 6)
+        if mode == "eval":
+            logs["eval_collapse"] = round(self.model.collapse(), 4)
+        super().log(logs, start_time)
+
+    # learning rates
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Groups the weights: generator, its own encoder, sentence encoder, lambda; norms and biases do not decay."""
+        if self.optimizer is None:
+            target = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(target))
+            groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+            for name, parameter in target.named_parameters():
+                if parameter.requires_grad:
+                    decay = self.args.weight_decay if name in decayed and "balance." not in name else 0.0
+                    groups[(self._learning_rate_of(name), decay)].append(parameter)
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = kind(
+                [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
+                **settings,
+            )
+        return self.optimizer
+
+    def _learning_rate_of(self, name: str) -> float:
+        if "balance." in name:
+            return self.args.lambda_learning_rate
+        if "sentence_encoder." in name:
+            return self.args.sentence_encoder_learning_rate
+        if "generator." in name and "encoder." in name.split("generator.", 1)[1].split("decoder.")[0]:
+            rate = self.args.encoder_learning_rate
+            return self.args.learning_rate if rate is None else rate
+        return self.args.learning_rate
+
+    # evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in `Trainer`: repeated rows that fill up the last batch of several processes are dropped."""
+        self._components["eval"].clear()
+        return Trainer.evaluate(self, *args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`, see `evaluate`."""
+        return Trainer.predict(self, *args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **generation_settings: Any,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The hybrid loss, the generated tokens and the true label sets of a batch."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs).detach()
+        if prediction_loss_only:
+            return loss, None, None
+        tokens = self.model.generate(
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            max_new_tokens=self.artifact_config.max_response_length,
+            num_beams=self.args.generation_num_beams or 1,
+            do_sample=False,
+            **generation_settings,
+        )
+        return loss, tokens, inputs["truth"]
+
+    # checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            save_artifact(self.model, output_dir or str(self.args.output_dir), self.artifact_config)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        load_weights(self.model, str(self.state.best_model_checkpoint))
+
+
+def response_texts(tokens: np.ndarray, model: LagamcModel) -> list[str]:
+    """The texts of generated rows, (rows, tokens), with -100 or the padding token behind their end."""
+    config = model.generation_config
+    skip = [t for t in (config.pad_token_id, config.decoder_start_token_id) if t is not None]
+    end = model.codec.end_token_id
+    return [model.codec.decode(strip_response(row.tolist(), end, skip)) for row in tokens]
+
+
+def build_compute_metrics(
+    model: LagamcModel, minimum_similarity: float | None = None
+) -> Callable[[EvalPrediction], dict[str, Any]]:
+    """`compute_metrics` for the trainer: decodes, runs the label matcher under the trained encoder, counts.
+
+    Returns:
+        a function whose figures are micro and macro F1 and the rest of `MultiLabelMetric`, and `f1_LABEL` per label.
+    """
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, Any]:
+        bank = model.codec.bank
+        with model.evaluating():
+            matcher = LabelMatcher(bank, model.sentence_encoder, minimum_similarity, model.codec.round_trip)
+            named = matcher.labels(response_texts(np.asarray(prediction.predictions), model))
+        predicted = binarise([bank.index(row) for row in named], len(bank))
+        true = np.asarray(prediction.label_ids)
+        figures: dict[str, Any] = multi_label_metrics(predicted, true)
+        for name, values in label_metrics(predicted, true, bank.names).items():
+            figures[f"f1_{name}"] = values["f1"]
+        return figures
+
+    return compute_metrics

@@ -1,0 +1,331 @@
+"""One training run: from arguments to a saved, evaluated model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+
+from lagamc.artifact import ArtifactConfig, load_sentence_encoder, save_artifact
+from lagamc.cards import render_card
+from lagamc.classifier import LagamcClassifier
+from lagamc.config import Arguments, DataArguments, ModelArguments
+from lagamc.data import (
+    SPLITS,
+    Columns,
+    DataReport,
+    Example,
+    LagamcCollator,
+    carve_dev,
+    check_data,
+    encode_examples,
+    read_examples,
+    read_hub_dataset,
+)
+from lagamc.errors import LagamcError
+from lagamc.generators import (
+    EMBEDDED,
+    LoraSettings,
+    add_lora,
+    build_embedded,
+    embedded_folder,
+    load_config,
+    load_generator,
+    load_tokenizer,
+    refuse_half_precision,
+    trainable_parameters,
+)
+from lagamc.labels import LabelBank
+from lagamc.losses import LossBalance
+from lagamc.metrics import binarise, label_metrics, multi_label_metrics
+from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.prompts import ResponseCodec, prompt_from
+from lagamc.scoring import tune_thresholds
+from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+DEMO = "demo"
+
+
+@dataclass
+class TrainingData:
+    """The examples of a run and the bank that describes their labels."""
+
+    bank: LabelBank
+    splits: dict[str, list[Example]]
+    report: DataReport
+
+
+def load_data(arguments: DataArguments) -> TrainingData:
+    """Reads and checks all splits; no model is touched.
+
+    Raises:
+        LagamcError: one message with every problem of a file.
+    """
+    columns = Columns(arguments.text_column, arguments.labels_column, arguments.id_column)
+    limits = dict(
+        zip(SPLITS, (arguments.max_train_rows, arguments.max_dev_rows, arguments.max_test_rows), strict=True)
+    )
+    splits: dict[str, list[Example]] = {}
+    if arguments.dataset_name:
+        bank = _hub_bank(arguments)
+        for split, hub_split in zip(SPLITS, ("train", "validation", "test"), strict=True):
+            try:
+                splits[split] = read_hub_dataset(
+                    arguments.dataset_name,
+                    hub_split,
+                    bank,
+                    columns,
+                    arguments.unlabelled,
+                    arguments.dataset_config,
+                    arguments.dataset_revision,
+                    limits[split],
+                )
+            except LagamcError:
+                if split == "train":
+                    raise
+    else:
+        files = data_files(arguments)
+        bank = LabelBank.from_file(files["labels"])
+        for split in SPLITS:
+            if split in files:
+                splits[split] = read_examples(files[split], bank, columns, arguments.unlabelled, limits[split])
+    if "dev" not in splits:
+        splits["train"], splits["dev"] = carve_dev(splits["train"], arguments.dev_fraction)
+    if arguments.atomic_labels:
+        bank = bank.atomic()
+    return TrainingData(bank, splits, check_data(splits, bank))
+
+
+def data_files(arguments: DataArguments) -> dict[str, Path]:
+    """The files of `data_dir`, or those named one by one.
+
+    Raises:
+        LagamcError: the folder or its training or labels file is missing.
+    """
+    if not arguments.data_dir:
+        named = {split: getattr(arguments, f"{split}_file") for split in SPLITS} | {"labels": arguments.labels_file}
+        return {name: Path(path) for name, path in named.items() if path}
+    folder = Path(__file__).parent / DEMO if arguments.data_dir == DEMO else Path(arguments.data_dir)
+    if not folder.is_dir():
+        raise LagamcError(f"data_dir: no such folder {str(folder)!r}; it should hold train.jsonl and labels.json")
+    files = {split: folder / f"{split}.jsonl" for split in SPLITS} | {"labels": folder / "labels.json"}
+    if arguments.labels_file:
+        files["labels"] = Path(arguments.labels_file)
+    missing = [files[name].name for name in ("train", "labels") if not files[name].is_file()]
+    if missing:
+        raise LagamcError(
+            f"data_dir {str(folder)!r}: expected {' and '.join(missing)}, found {sorted(os.listdir(folder))}"
+        )
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _hub_bank(arguments: DataArguments) -> LabelBank:
+    if arguments.labels_file:
+        return LabelBank.from_file(arguments.labels_file)
+    from datasets import load_dataset_builder
+
+    assert arguments.dataset_name is not None
+    try:
+        features = load_dataset_builder(arguments.dataset_name, arguments.dataset_config).info.features
+    except (OSError, ValueError) as error:
+        raise LagamcError(f"data set {arguments.dataset_name!r}: cannot be loaded ({error})") from error
+    return LabelBank.from_features(features or {}, arguments.labels_column)
+
+
+def build_model(
+    model_arguments: ModelArguments, data_arguments: DataArguments, data: TrainingData, mixed_precision: str = "no"
+) -> tuple[LagamcModel, ArtifactConfig]:
+    """Generator, sentence encoder and lambda as the arguments say, and the configuration that goes with them."""
+    name = model_arguments.model_name_or_path
+    tokenizer: PreTrainedTokenizerBase
+    generator: Any
+    lora = name is not None if model_arguments.lora is None else model_arguments.lora
+    if name is None:
+        tokenizer = load_tokenizer(embedded_folder())
+        generator = build_embedded(tokenizer, model_arguments.decoder_layers)
+    else:
+        refuse_half_precision(load_config(name, model_arguments.model_revision).model_type, mixed_precision)
+        tokenizer = load_tokenizer(name, model_arguments.model_revision)
+        generator = load_generator(name, model_arguments.model_revision)
+    if lora:
+        targets = tuple(part.strip() for part in (model_arguments.lora_targets or "").split(",") if part.strip())
+        generator = add_lora(
+            generator,
+            LoraSettings(
+                model_arguments.lora_rank, model_arguments.lora_alpha, model_arguments.lora_dropout, targets or None
+            ),
+        )
+    encoder = load_sentence_encoder(
+        model_arguments.sentence_encoder or embedded_folder(), model_arguments.sentence_encoder_revision
+    )
+    encoder.requires_grad_(model_arguments.train_sentence_encoder)
+    counts = data.report.label_counts["train"]
+    codec = ResponseCodec(data.bank, tokenizer, data_arguments.label_order, counts)
+    settings = LossSettings(
+        model_arguments.decision_weight,
+        model_arguments.semantic_form,
+        model_arguments.soft_tokens,
+        model_arguments.temperature,
+    )
+    balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
+    model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
+    needed = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
+    trainable, total = trainable_parameters(model)
+    config = ArtifactConfig(
+        prompt=prompt_from(
+            data_arguments.prompt, data_arguments.instruction, data_arguments.task_description
+        ).to_dict(),
+        max_input_length=data_arguments.max_input_length,
+        max_response_length=data_arguments.max_response_length or needed,
+        label_order=data_arguments.label_order,
+        label_counts=counts,
+        label_vocabulary=model_arguments.label_vocabulary,
+        base_model=name if lora else None,
+        base_revision=model_arguments.model_revision if lora else None,
+        minimum_similarity=model_arguments.minimum_similarity,
+        beam=model_arguments.beam,
+        loss=settings.to_dict(),
+        figures={
+            "generator": name or f"{EMBEDDED} all-MiniLM-L6-v2, {model_arguments.decoder_layers} decoder layers",
+            "lora_rank": model_arguments.lora_rank if lora else None,
+            "trainable_parameters": trainable,
+            "total_parameters": total,
+        },
+    )
+    return model, config
+
+
+def train(arguments: Arguments) -> dict[str, Any]:
+    """Trains, evaluates and saves; the figures are also written to `metrics.json`.
+
+    Raises:
+        LagamcError: bad data or settings.
+    """
+    model_arguments, data_arguments, training = arguments
+    state = PartialState()
+    say = print if state.is_main_process else (lambda *_: None)
+    assert training.output_dir is not None
+    _check_output(training.output_dir)
+    data = load_data(data_arguments)
+    say("\n".join(data.report.lines))
+    for warning in data.report.warnings:
+        say(f"warning: {warning}")
+
+    set_seed(training.seed)
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    model, config = build_model(model_arguments, data_arguments, data, precision)
+    prompt = prompt_from(config.prompt)
+    encoded = {}
+    for split in ("train", "dev"):
+        encoded[split], clipped = encode_examples(
+            data.splits[split],
+            model.tokenizer,
+            prompt,
+            model.codec,
+            config.max_input_length,
+            config.max_response_length,
+        )
+        config.figures[f"{split}_clipped_texts"] = clipped.prompts
+        config.figures[f"{split}_clipped_responses"] = clipped.responses
+        say(
+            f"{split}: {clipped.prompts:.1%} of the texts are cut to {config.max_input_length} tokens, "
+            f"{clipped.responses:.1%} of the responses to {config.max_response_length}"
+        )
+    trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
+    say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
+    config.figures["train_rows"] = len(data.splits["train"])
+    config.figures["command"] = " ".join(sys.argv)
+
+    callbacks = []
+    if training.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+    trainer = LagamcTrainer(
+        model=model,
+        args=training,
+        artifact_config=config,
+        data_collator=LagamcCollator(model.tokenizer.pad_token_id or 0, len(data.bank)),
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["dev"],
+        compute_metrics=build_compute_metrics(model, config.minimum_similarity),
+        callbacks=callbacks,
+    )
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    config.figures["train_seconds"] = round(result.metrics["train_runtime"], 1)
+    figures: dict[str, Any] = {}
+    if state.is_main_process:
+        figures = finish(trainer, model, config, data, training.threshold_goal, say)
+        save_artifact(model, training.output_dir, config, render_card(config, data.bank))
+        text = json.dumps(figures, indent=1, ensure_ascii=False)
+        Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        say(f"the model is in {training.output_dir}")
+    state.wait_for_everyone()
+    return figures
+
+
+def finish(
+    trainer: LagamcTrainer, model: LagamcModel, config: ArtifactConfig, data: TrainingData, goal: str, say: Any
+) -> dict[str, Any]:
+    """Tunes the thresholds on the development rows and measures on the test rows."""
+    classifier = LagamcClassifier(model, config, str(trainer.args.device))
+    true = {name: _truth(examples, data.bank) for name, examples in data.splits.items()}
+    scores = classifier.scores([example.text for example in data.splits["dev"]], progress="tuning thresholds")
+    classifier.thresholds = tune_thresholds(scores, true["dev"], data.bank.names, goal)
+    config.thresholds = classifier.thresholds.to_dict()
+    config.figures["collapse"] = round(model.collapse(), 4)
+    if config.figures["collapse"] > COLLAPSE_LIMIT:
+        say(
+            f"warning: the sentence encoder has collapsed: different descriptions have a mean cosine of "
+            f"{config.figures['collapse']:.2f}; raise lambda_minimum or use --semantic_form contrastive"
+        )
+    figures: dict[str, Any] = {"threshold_goal": goal, "train_seconds": config.figures["train_seconds"]}
+    dev = (scores >= classifier.thresholds.values(data.bank.names)).astype(np.int8)
+    figures |= {f"dev_{k}": v for k, v in multi_label_metrics(dev, true["dev"]).items()}
+    if "test" in data.splits:
+        measured = evaluate(classifier, data.splits["test"], progress="testing")
+        figures |= {f"test_{k}": v for k, v in measured.items()}
+        say(
+            f"test: micro-F1 {measured['micro_f1']:.4f}, macro-F1 {measured['macro_f1']:.4f} "
+            f"(by the written descriptions {measured['generated_micro_f1']:.4f} / {measured['generated_macro_f1']:.4f})"
+        )
+    config.figures["evaluation"] = figures
+    return figures
+
+
+def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settings: Any) -> dict[str, Any]:
+    """Figures of a model on labelled examples: by scores and thresholds, and by the generated descriptions."""
+    bank = classifier.bank
+    true = _truth(examples, bank)
+    predictions = classifier.predict([example.text for example in examples], **settings)
+    chosen = binarise([bank.index(p.labels) for p in predictions], len(bank))
+    figures: dict[str, Any] = multi_label_metrics(chosen, true)
+    written = binarise([bank.index({m.label for m in p.matches if m.label}) for p in predictions], len(bank))
+    figures |= {f"generated_{k}": v for k, v in multi_label_metrics(written, true).items() if k.endswith("_f1")}
+    figures["rows"] = len(examples)
+    figures["labels"] = label_metrics(chosen, true, bank.names)
+    return figures
+
+
+def _truth(examples: Sequence[Example], bank: LabelBank) -> np.ndarray:
+    return binarise([bank.index(example.labels) for example in examples], len(bank))
+
+
+def _check_output(folder: str) -> None:
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LagamcError(f"output_dir {folder!r}: cannot be made ({error.strerror or error})") from error
+    if not os.access(path, os.W_OK):
+        raise LagamcError(f"output_dir {folder!r}: is not writable")

@@ -1,0 +1,62 @@
+"""`LagamcTrainingArguments`: what `Seq2SeqTrainingArguments` lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import Seq2SeqTrainingArguments
+
+
+@dataclass
+class LagamcTrainingArguments(Seq2SeqTrainingArguments):
+    """Training arguments.
+
+    All of `Seq2SeqTrainingArguments`, with defaults that suit this trainer, and:
+
+    Learning rates: `learning_rate` is the generator's; its pretrained encoder, the sentence encoder and lambda
+    may have their own.
+
+    Choice: `selection_metric` is the development figure by which the best checkpoint is chosen.
+
+    Thresholds: `threshold_goal` is what they are tuned for on the development rows after training.
+    """
+
+    output_dir: str | None = field(default="lagamc-model", metadata={"help": "Where the model is written."})
+    learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the generator."})
+    encoder_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the generator's own encoder where it is trained whole; default: the same."
+        },
+    )
+    sentence_encoder_learning_rate: float = field(
+        default=2e-5, metadata={"help": "Learning rate of the sentence encoder."}
+    )
+    lambda_learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate of lambda."})
+    selection_metric: str = field(
+        default="micro_f1", metadata={"help": "Development figure that chooses the best checkpoint, or `loss`."}
+    )
+    early_stopping_patience: int = field(
+        default=0, metadata={"help": "Evaluations without improvement before training stops; 0: never."}
+    )
+    threshold_goal: str = field(
+        default="micro_f1", metadata={"help": "What the thresholds are tuned for: micro_f1 or macro_f1."}
+    )
+    eval_strategy: str = field(default="epoch", metadata={"help": "When the development rows are evaluated."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Whether the best checkpoint is restored."})
+    predict_with_generate: bool = field(default=True, metadata={"help": "Whether evaluation generates."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Left to the collator."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every weight is used."})
+    warmup_steps: float = field(default=0.06, metadata={"help": "Steps, or share of the steps, with rising rates."})
+    logging_steps: float = field(default=20, metadata={"help": "Steps between two log lines."})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, trackio, ... or none."})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "Batches of texts of similar length."}
+    )
+
+    def __post_init__(self) -> None:
+        self.metric_for_best_model = self.selection_metric
+        self.greater_is_better = not self.selection_metric.endswith("loss")
+        super().__post_init__()
