@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
@@ -27,7 +29,7 @@ from lagamc.errors import LagamcError
 from lagamc.generators import load_generator, load_tokenizer, quiet_load
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
 from lagamc.prompts import Prompt, ResponseCodec
 from lagamc.scoring import Thresholds
 
@@ -103,7 +105,7 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
         folder.mkdir(parents=True, exist_ok=True)
         generator = model.generator
         if isinstance(generator, PeftModel):
-            generator.save_pretrained(folder, safe_serialization=True)
+            generator.save_pretrained(str(folder), safe_serialization=True)
             (folder / CARD_FILE).unlink(missing_ok=True)  # peft writes a card of its own
         else:
             generator.save_pretrained(folder / GENERATOR_FOLDER)
@@ -154,7 +156,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         raise LagamcError(f"{folder}: no such model folder")
     if not (folder / CONFIG_FILE).is_file():
         raise LagamcError(
-            f"{folder}: holds no {CONFIG_FILE}, so it is no model of lagamc; expected the output folder of run_train.py"
+            f"{folder}: holds no {CONFIG_FILE}, so it is no lagamc model; expected the output folder of run_train.py"
         )
     try:
         fields = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -168,6 +170,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         )
     try:
         config = ArtifactConfig(**fields)
+        Prompt(**config.prompt), Thresholds(**config.thresholds), LossSettings(**config.loss)
     except TypeError as error:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
@@ -194,8 +197,8 @@ def load_sentence_encoder(name: str | Path, revision: str | None = None) -> Sent
         encoder = SentenceTransformer(
             str(name), device="cpu", revision=revision, model_kwargs={"use_safetensors": True}
         )
-        encoder[0].auto_model.get_input_embeddings()
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        encoder_backbone(encoder).get_input_embeddings()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {reason}") from error
     for module in encoder.modules():
@@ -218,6 +221,7 @@ def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[La
     config = read_config(folder)
     bank = LabelBank.from_json(folder / LABELS_FILE)
     encoder = load_sentence_encoder(folder / ENCODER_FOLDER)
+    _require_encoder(folder, encoder)
     tokenizer: PreTrainedTokenizerBase
     generator: Any
     if config.base_model:
@@ -226,15 +230,20 @@ def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[La
         generator = load_generator(base, config.base_revision)
         try:
             generator = PeftModel.from_pretrained(generator, str(folder))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise LagamcError(f"{folder}: the adapter does not fit the base model {base!r}: {reason}") from error
+        _require_adapter(folder, generator)
     else:
         tokenizer = load_tokenizer(folder / GENERATOR_FOLDER)
-        generator = quiet_load(AutoModelForSeq2SeqLM, folder / GENERATOR_FOLDER, use_safetensors=True)
+        try:
+            generator = quiet_load(AutoModelForSeq2SeqLM, folder / GENERATOR_FOLDER, use_safetensors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise LagamcError(f"{folder / GENERATOR_FOLDER}: the generator cannot be loaded: {reason}") from error
     codec = ResponseCodec(bank, tokenizer, config.label_order, config.label_counts)
     balance = LossBalance(config.lambda_mode, minimum=config.lambda_minimum)
-    _load_balance(balance, config)
+    _load_balance(balance, config, folder)
     model = LagamcModel(
         generator, encoder, tokenizer, codec, balance, LossSettings(**config.loss), config.label_vocabulary
     )
@@ -250,19 +259,45 @@ def load_weights(model: LagamcModel, folder: str | Path) -> None:
     folder = Path(folder)
     config = read_config(folder)
     try:
+        _require_encoder(folder, model.sentence_encoder)
         if isinstance(model.generator, PeftModel):
+            _require_adapter(folder, model.generator)
             set_peft_model_state_dict(model.generator, load_peft_weights(str(folder), device="cpu"))
         else:
             load_model(model.generator, folder / GENERATOR_FOLDER / "model.safetensors")
-        load_model(model.sentence_encoder[0].auto_model, folder / ENCODER_FOLDER / "model.safetensors", strict=False)
-    except (OSError, RuntimeError) as error:
+        # the whole encoder: some have trained modules behind their pooling
+        model.sentence_encoder.load_state_dict(load_sentence_encoder(folder / ENCODER_FOLDER).state_dict())
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise LagamcError(f"{folder}: the weights do not fit the model ({error})") from error
-    _load_balance(model.balance, config)
+    _load_balance(model.balance, config, folder)
 
 
-def _load_balance(balance: LossBalance, config: ArtifactConfig) -> None:
+def _load_balance(balance: LossBalance, config: ArtifactConfig, folder: Path) -> None:
     shapes = balance.state_dict()
-    balance.load_state_dict({k: torch.tensor(v).reshape(shapes[k].shape) for k, v in config.lambda_state.items()})
+    try:
+        balance.load_state_dict({k: torch.tensor(v).reshape(shapes[k].shape) for k, v in config.lambda_state.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise LagamcError(f"{folder / CONFIG_FILE}: lambda_state does not fit lambda_mode ({error})") from error
+
+
+def _require_encoder(folder: Path, encoder: SentenceTransformer) -> None:
+    names = [name for name, _ in encoder_backbone(encoder).named_parameters()]
+    _require_weights(folder / ENCODER_FOLDER / "model.safetensors", names)
+
+
+def _require_adapter(folder: Path, generator: PeftModel) -> None:
+    names = get_peft_model_state_dict(generator, save_embedding_layers=False)
+    _require_weights(folder / ADAPTER_FILES[1], names)
+
+
+def _require_weights(path: Path, names: Iterable[str]) -> None:
+    """Libraries start what is missing in a file at random and only warn; here it is an error."""
+    with safe_open(path, "pt") as file:
+        missing = sorted(set(names) - set(file.keys()))
+    if missing:
+        raise LagamcError(
+            f"{path}: {len(missing)} weights are missing, among them {missing[0]}; copy or pull the model again"
+        )
 
 
 def artifact_prompt(config: ArtifactConfig) -> Prompt:

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lagamc.prompts import decode_text
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -77,9 +79,9 @@ class TokenBridge(nn.Module):
         if token >= len(tokenizer) or token in tokenizer.all_special_ids:
             return []
         anchor = tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"]
-        start = tokenizer.decode(anchor)
-        text = tokenizer.decode([*anchor, token])
-        surface = text[len(start) :] if text.startswith(start) else tokenizer.decode([token])
+        start = decode_text(tokenizer, anchor)
+        text = decode_text(tokenizer, [*anchor, token])
+        surface = text[len(start) :] if text.startswith(start) else decode_text(tokenizer, [token])
         if not surface.strip():
             return []
         return self._encode_surface(surface.strip(), continues_word=not surface[0].isspace())
@@ -118,7 +120,7 @@ class TokenBridge(nn.Module):
         """
         if self.is_identity:
             return AlignedText(list(token_ids), torch.eye(len(token_ids)))
-        text = self.generator_tokenizer.decode(list(token_ids))
+        text = decode_text(self.generator_tokenizer, token_ids)
         encoding = self.encoder_tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         spans: list[tuple[int, int]] = encoding["offset_mapping"]
         token_spans = self._token_spans(token_ids, text)
@@ -136,7 +138,7 @@ class TokenBridge(nn.Module):
         places = [place for place, character in enumerate(text) if not character.isspace()]
         spans, seen = [], 0
         for end in range(1, len(token_ids) + 1):
-            opening = self.generator_tokenizer.decode(list(token_ids[:end]))
+            opening = decode_text(self.generator_tokenizer, token_ids[:end])
             count = min(len("".join(opening.split())), len(places))
             spans.append((places[seen], places[count - 1] + 1) if count > seen else (0, 0))
             seen = max(seen, count)

@@ -1,4 +1,4 @@
-"""The command line: `lagamc train, evaluate, predict`; `run_train.py` and `run_infer.py` are doors to the same."""
+"""The command line: `lagamc train, evaluate, predict, show`; `run_train.py` and `run_infer.py` open the same."""
 
 from __future__ import annotations
 
@@ -103,7 +103,27 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "evaluate": evaluate, "predict": predict}
+def show(arguments: Sequence[str], prog: str = "lagamc show") -> None:
+    """`lagamc show`: a table of texts, predicted labels and generated descriptions."""
+    parser = _Parser(prog, "Print predictions beside their texts.")
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="JSONL that run_infer.py wrote")
+    parser.add_argument("--input", required=True, metavar="FILE", help="what they were made from")
+    parser.add_argument("--text_column", default="text", help="column of the text")
+    parser.add_argument("--limit", type=_positive, default=None, help="the first rows alone")
+    options = parser.parse_args(arguments)
+
+    from lagamc.data import Columns
+    from lagamc.reports import prediction_table
+
+    print(prediction_table(options.predictions, options.input, Columns(text=options.text_column), options.limit))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "show": show,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -249,5 +249,7 @@ def _outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
     return [] if value in allowed else [f"{name}: expected one of {list(allowed)}, found {value!r}"]
 
 
-def _not_between(name: str, value: float, low: float, high: float) -> list[str]:
-    return [] if low <= value <= high else [f"{name}: expected {low:g} to {high:g}, found {value!r}"]
+def _not_between(name: str, value: float | None, low: float, high: float) -> list[str]:
+    if value is not None and low <= value <= high:
+        return []
+    return [f"{name}: expected {low:g} to {high:g}, found {value!r}"]

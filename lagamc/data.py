@@ -6,7 +6,7 @@ import csv
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +97,11 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
-        for row in reader:
-            yield reader.line_num, dict(row)
+        try:
+            for row in reader:
+                yield reader.line_num, dict(row)
+        except csv.Error as error:
+            raise LagamcError(f"{path}, line {reader.line_num + 1}: not valid CSV ({error})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -225,30 +228,24 @@ def _check_rows(
     return examples
 
 
-def read_hub_dataset(
-    name: str,
-    split: str,
-    bank: LabelBank,
-    columns: Columns,
-    unlabelled: str,
-    config: str | None = None,
-    revision: str | None = None,
-    limit: int | None = None,
-) -> list[Example]:
-    """Examples of a `datasets` data set, from the Hub or a folder; integer labels become their names."""
-    from datasets import Dataset, load_dataset
+def load_hub_splits(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Dataset]:
+    """Every split of a `datasets` data set, from the Hub or a folder; one without splits is training data."""
+    from datasets import Dataset, load_dataset, load_from_disk
 
     try:
         if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
-            from datasets import DatasetDict, load_from_disk
-
             loaded = load_from_disk(name)
-            data = loaded[split] if isinstance(loaded, DatasetDict) else loaded
         else:
-            data = load_dataset(name, config, split=split, revision=revision)
+            loaded = load_dataset(name, config, revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise LagamcError(f"data set {name!r}, split {split!r}: cannot be loaded ({error})") from error
-    assert isinstance(data, Dataset)
+        raise LagamcError(f"data set {name!r}: cannot be loaded ({error})") from error
+    return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+
+
+def read_hub_split(
+    data: Dataset, name: str, bank: LabelBank, columns: Columns, unlabelled: str, limit: int | None = None
+) -> list[Example]:
+    """Examples of one split of a `datasets` data set; integer labels become their names."""
     missing = [column for column in (columns.text, columns.labels) if column not in data.column_names]
     if missing:
         raise LagamcError(
@@ -262,7 +259,8 @@ def read_hub_dataset(
         for number, row in enumerate(data, start=1):
             value = row[columns.labels]
             if names is not None:
-                value = [names[i] for i in (value if isinstance(value, list) else [value])]
+                ids = value if isinstance(value, list) else [value]
+                value = [names[i] if i in range(len(names)) else i for i in ids]  # -1 and None are refused below
             yield number, {**row, columns.labels: value}
 
     return _check_rows(rows(), name, "row", bank, columns, unlabelled, limit)
@@ -275,6 +273,9 @@ def carve_dev(examples: Sequence[Example], fraction: float, seed: int = 13) -> t
 
     Returns:
         what is left for training, and the development rows.
+
+    Raises:
+        LagamcError: one of the two would be empty.
     """
     remaining = Counter(label for example in examples for label in example.labels)
     order = list(range(len(examples)))
@@ -287,6 +288,11 @@ def carve_dev(examples: Sequence[Example], fraction: float, seed: int = 13) -> t
         if all(remaining[label] > 1 for label in examples[i].labels):
             taken.add(i)
             remaining.subtract(examples[i].labels)
+    if not taken or len(taken) == len(examples):
+        raise LagamcError(
+            f"{len(examples)} training examples are too few to take development examples from; "
+            "give more, or a development file of their own"
+        )
     return [e for i, e in enumerate(examples) if i not in taken], [e for i, e in enumerate(examples) if i in taken]
 
 
@@ -303,7 +309,7 @@ class DataReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_data(splits: dict[str, Sequence[Example]], bank: LabelBank) -> DataReport:
+def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> DataReport:
     """Counts per split and label, lengths, duplicates across splits, labels without training examples."""
     report = DataReport(warnings=list(bank.warnings()))
     keys = {name: {" ".join(e.text.casefold().split()) for e in examples} for name, examples in splits.items()}
@@ -352,8 +358,9 @@ def encode_examples(
     """Token ids for the trainer.
 
     Returns:
-        a data set with `input_ids`, `labels` (the response), `label_index`, `decisions` (see
-        `prompts.Response`), `truth` (bank positions of all its labels), `row` (position in `examples`) and `length`; and the clipped shares.
+        a data set with `input_ids`, `labels` (the response), `label_index`, `decisions` (see `prompts.Response`),
+        `truth` (bank positions of all its labels), `row` (position in `examples`) and `length`; and the clipped
+        shares.
     """
     from datasets import Dataset
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,9 +87,13 @@ class LabelBank(Mapping[str, str]):
         """What is allowed but makes labels hard to tell apart: near-duplicates, prefixes, shared sentences."""
         found = []
         normalised = sorted((_normalise(text), name) for name, text in self._descriptions.items())
-        for (first, name), (second, other) in zip(normalised, normalised[1:], strict=False):
-            if second.startswith(first + " "):
-                found.append(f"the description of {name!r} is a prefix of that of {other!r}")
+        openings: list[tuple[str, str]] = []  # descriptions that the one at hand may begin with
+        for text, name in normalised:
+            while openings and not text.startswith(openings[-1][0] + " "):
+                openings.pop()
+            if openings:
+                found.append(f"the description of {openings[-1][1]!r} is a prefix of that of {name!r}")
+            openings.append((text, name))
         owners: dict[str, str] = {}
         for sentence, index in zip(*self.sentences(), strict=True):
             name = self.names[index]
@@ -141,7 +146,7 @@ class LabelBank(Mapping[str, str]):
     ) -> LabelBank:
         """Reads a CSV with a header and one label a line."""
         path = Path(path)
-        reader = csv.DictReader(_read_text(path).splitlines())
+        reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
         columns = reader.fieldnames or []
         if name_column not in columns or description_column not in columns:
             raise LagamcError(

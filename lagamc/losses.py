@@ -107,6 +107,8 @@ class LossBalance(nn.Module):
         minimum: how near lambda may come to 0 and to 1.
     """
 
+    constant: Tensor
+
     def __init__(self, mode: str = "learnable", initial: float = 0.5, minimum: float = 0.1):
         super().__init__()
         if mode not in LAMBDA_MODES:

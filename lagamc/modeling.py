@@ -64,6 +64,12 @@ class LagamcOutput(ModelOutput):
     decision_loss: Tensor | None = None
 
 
+def encoder_backbone(encoder: SentenceTransformer) -> Any:
+    """The `transformers` model inside a sentence encoder."""
+    first: Any = encoder[0]
+    return first.auto_model
+
+
 class LagamcModel(nn.Module):
     """Generator, sentence encoder and lambda.
 
@@ -78,6 +84,11 @@ class LagamcModel(nn.Module):
     """
 
     main_input_name = "input_ids"
+    piece_ids: Tensor
+    alignment: Tensor
+    piece_lengths: Tensor
+    head_ids: Tensor
+    tail_ids: Tensor
 
     def __init__(
         self,
@@ -92,6 +103,9 @@ class LagamcModel(nn.Module):
         super().__init__()
         self.generator = generator
         self.sentence_encoder = sentence_encoder
+        pooler = getattr(encoder_backbone(sentence_encoder), "pooler", None)
+        if pooler is not None:  # no part of the embedding, and DistributedDataParallel waits for all that is trained
+            pooler.requires_grad_(False)
         self.balance = balance
         self.settings = settings
         self.tokenizer = tokenizer
@@ -147,7 +161,7 @@ class LagamcModel(nn.Module):
     @property
     def embedding_table(self) -> Tensor:
         """(pieces, dimensions): the sentence encoder's live input embeddings."""
-        return self.sentence_encoder[0].auto_model.get_input_embeddings().weight
+        return encoder_backbone(self.sentence_encoder).get_input_embeddings().weight
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +169,8 @@ class LagamcModel(nn.Module):
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recomputes activations of the generator in the backward pass to save memory."""
-        self.generator.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+        generator: Any = self.generator
+        generator.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
         if isinstance(self.generator, PeftModel):
             self.generator.enable_input_require_grads()
 
@@ -193,7 +208,7 @@ class LagamcModel(nn.Module):
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Teacher-forced logits over the vocabulary in use, (rows, response, vocabulary)."""
-        base = self.base_generator
+        base: Any = self.base_generator
         decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=labels)
         with self.vocabulary.restricted_head(base):
             return self.generator(
@@ -304,7 +319,8 @@ class LagamcModel(nn.Module):
             settings: passed on.
         """
         processors = [VocabularyMask(self.vocabulary.token_ids)] if restrict else []
-        return self.generator.generate(
+        generator: Any = self.generator
+        return generator.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
             logits_processor=[*settings.pop("logits_processor", []), *processors],

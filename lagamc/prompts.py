@@ -70,6 +70,11 @@ class Prompt:
         return rows, [len(body) > room for body in bodies]
 
 
+def decode_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of one row of tokens, special tokens left out."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and behind a single text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -81,7 +86,10 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 
 
 def _instruction(kind: str, article: str = "a") -> str:
-    return f"Instruction: First read the task description. There could be multiple categories description for {article} {kind}."
+    return (
+        "Instruction: First read the task description. "
+        f"There could be multiple categories description for {article} {kind}."
+    )
 
 
 PROMPTS: dict[str, Prompt] = {
@@ -154,8 +162,8 @@ class ResponseCodec:
     def _lead_in(self) -> str:
         # byte-level tokenizers glue descriptions together unless each begins with a space
         ids = self.tokenizer("One.", add_special_tokens=False)["input_ids"]
-        glued = self.tokenizer.decode(ids + ids, skip_special_tokens=True)
-        return "" if glued.split() == self.tokenizer.decode(ids, skip_special_tokens=True).split() * 2 else " "
+        glued = decode_text(self.tokenizer, ids + ids)
+        return "" if glued.split() == decode_text(self.tokenizer, ids).split() * 2 else " "
 
     def _encode(self, description: str) -> list[int]:
         return self.tokenizer(self._lead + description + ".", add_special_tokens=False)["input_ids"]
@@ -226,7 +234,7 @@ class ResponseCodec:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a response."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+        return decode_text(self.tokenizer, token_ids).strip()
 
     def round_trip(self, description: str) -> str:
         """The description as it reads after the generator's tokens: the form in which it can be generated."""

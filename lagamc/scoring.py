@@ -74,8 +74,7 @@ class LabelScorer:
                 chances = np.exp(choices) * probability
                 ended = float(chances[-1])
                 mass[row] += ended
-                for label in labels_so_far:
-                    scores[row, label] += ended
+                scores[row, list(labels_so_far)] += ended
                 if len(labels_so_far) < self.maximum_labels:
                     for label in np.flatnonzero(chances[:-1] > MINIMUM_PATH):
                         following[row].append((row, (*labels_so_far, int(label)), float(chances[label])))

@@ -58,7 +58,9 @@ class LagamcTrainer(Seq2SeqTrainer):
     ) -> Any:
         """The hybrid loss of equation 1, averaged over the rows of the batch."""
         outputs: LagamcOutput = model(**{name: inputs[name] for name in MODEL_INPUTS})
-        assert outputs.cross_entropy is not None and outputs.semantic is not None and outputs.decision_loss is not None
+        assert outputs.cross_entropy is not None
+        assert outputs.semantic is not None
+        assert outputs.decision_loss is not None
         if self.model.settings.semantic_form == "none":
             # lambda belongs to a sum of two terms; it and the encoder stay in the graph for DistributedDataParallel
             unused = [*self.model.balance.parameters(), *self.model.sentence_encoder.parameters()]
@@ -67,8 +69,8 @@ class LagamcTrainer(Seq2SeqTrainer):
             loss = self.model.balance(outputs.cross_entropy, outputs.semantic)
         if not torch.isfinite(loss):
             raise LagamcError(
-                f"the loss is not finite (cross-entropy {float(outputs.cross_entropy)}, semantic "
-                f"{float(outputs.semantic)}) at step {self.state.global_step} on rows {inputs['row'].tolist()}; "
+                f"the loss is not finite (cross-entropy {outputs.cross_entropy.item()}, semantic "
+                f"{outputs.semantic.item()}) at step {self.state.global_step} on rows {inputs['row'].tolist()}; "
                 "lower the learning rate, or train without mixed precision"
             )
         components = self._components["train" if model.training else "eval"]
@@ -95,7 +97,7 @@ class LagamcTrainer(Seq2SeqTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Groups the weights: generator, its own encoder, sentence encoder, lambda; norms and biases do not decay."""
         if self.optimizer is None:
-            target = self.model if model is None else model
+            target: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(target))
             groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
             for name, parameter in target.named_parameters():
@@ -137,7 +139,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
         **generation_settings: Any,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    ) -> Any:
         """The hybrid loss, the generated tokens and the true label sets of a batch."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():

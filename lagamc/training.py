@@ -28,8 +28,9 @@ from lagamc.data import (
     carve_dev,
     check_data,
     encode_examples,
+    load_hub_splits,
     read_examples,
-    read_hub_dataset,
+    read_hub_split,
 )
 from lagamc.errors import LagamcError
 from lagamc.generators import (
@@ -79,22 +80,18 @@ def load_data(arguments: DataArguments) -> TrainingData:
     )
     splits: dict[str, list[Example]] = {}
     if arguments.dataset_name:
-        bank = _hub_bank(arguments)
+        name = arguments.dataset_name
+        found = load_hub_splits(name, arguments.dataset_config, arguments.dataset_revision)
+        if "train" not in found:
+            raise LagamcError(f"data set {name!r}: expected a split 'train', found {sorted(found)}")
+        if arguments.labels_file:
+            bank = LabelBank.from_file(arguments.labels_file)
+        else:
+            bank = LabelBank.from_features(found["train"].features, arguments.labels_column)
         for split, hub_split in zip(SPLITS, ("train", "validation", "test"), strict=True):
-            try:
-                splits[split] = read_hub_dataset(
-                    arguments.dataset_name,
-                    hub_split,
-                    bank,
-                    columns,
-                    arguments.unlabelled,
-                    arguments.dataset_config,
-                    arguments.dataset_revision,
-                    limits[split],
-                )
-            except LagamcError:
-                if split == "train":
-                    raise
+            if hub_split in found:
+                data = found[hub_split]
+                splits[split] = read_hub_split(data, name, bank, columns, arguments.unlabelled, limits[split])
     else:
         files = data_files(arguments)
         bank = LabelBank.from_file(files["labels"])
@@ -129,19 +126,6 @@ def data_files(arguments: DataArguments) -> dict[str, Path]:
             f"data_dir {str(folder)!r}: expected {' and '.join(missing)}, found {sorted(os.listdir(folder))}"
         )
     return {name: path for name, path in files.items() if path.is_file()}
-
-
-def _hub_bank(arguments: DataArguments) -> LabelBank:
-    if arguments.labels_file:
-        return LabelBank.from_file(arguments.labels_file)
-    from datasets import load_dataset_builder
-
-    assert arguments.dataset_name is not None
-    try:
-        features = load_dataset_builder(arguments.dataset_name, arguments.dataset_config).info.features
-    except (OSError, ValueError) as error:
-        raise LagamcError(f"data set {arguments.dataset_name!r}: cannot be loaded ({error})") from error
-    return LabelBank.from_features(features or {}, arguments.labels_column)
 
 
 def build_model(
@@ -297,7 +281,8 @@ def finish(
         figures |= {f"test_{k}": v for k, v in measured.items()}
         say(
             f"test: micro-F1 {measured['micro_f1']:.4f}, macro-F1 {measured['macro_f1']:.4f} "
-            f"(by the written descriptions {measured['generated_micro_f1']:.4f} / {measured['generated_macro_f1']:.4f})"
+            f"(by the written descriptions {measured['generated_micro_f1']:.4f} / "
+            f"{measured['generated_macro_f1']:.4f})"
         )
     config.figures["evaluation"] = figures
     return figures

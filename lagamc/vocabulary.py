@@ -56,7 +56,7 @@ class LabelVocabulary(nn.Module):
             bias = None if head.bias is None else head.bias[self.token_ids]
             return F.linear(hidden, head.weight[self.token_ids], bias)
 
-        head.forward = restricted  # type: ignore[method-assign]
+        head.forward = restricted  # type: ignore[method-assign, assignment]
         if bias_owner is not None and full_bias is not None:  # BART adds a bias behind its head
             bias_owner.final_logits_bias = full_bias[:, self.token_ids]
         try:

@@ -1,0 +1,247 @@
+"""Tiny models of real architectures, built once a session and saved to folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from lagamc.artifact import load_sentence_encoder
+from lagamc.generators import LoraSettings, add_lora, load_generator, load_tokenizer
+from lagamc.labels import LabelBank
+from lagamc.losses import LossBalance
+from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.prompts import ResponseCodec
+
+DESCRIPTIONS = {
+    "late": "Late parcel: the customer is still waiting for it.",
+    "broken": "Broken article: it does not work or arrived damaged.",
+    "refund": "Money back: the customer wants a refund.",
+    "praise": "Praise for the shop. The customer is happy",
+}
+ROWS = [
+    {"id": "a", "text": "Where is my parcel? I have waited for two weeks.", "labels": ["late"]},
+    {"id": "b", "text": "The lamp is cracked and I want my money back.", "labels": ["broken", "refund"]},
+    {"id": "c", "text": "Lovely shop, thank you!", "labels": ["praise"]},
+    {"id": "d", "text": "Are you hiring at the moment?", "labels": []},
+    {"id": "e", "text": "It came late and it was broken, refund please.", "labels": ["late", "broken", "refund"]},
+    {"id": "f", "text": "Still nothing in the post.", "labels": ["late"]},
+]
+CORPUS = [
+    *DESCRIPTIONS.values(),
+    *(row["text"] for row in ROWS),
+    "One. a b c d e f g h i j k l m n o p q r s t u v w",
+] * 3
+
+
+@pytest.fixture
+def bank() -> LabelBank:
+    return LabelBank(DESCRIPTIONS)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data set folder in the project's format."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [json.dumps({**row, "id": f"{split}-{row['id']}"}) for row in ROWS]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "labels.json").write_text(json.dumps(DESCRIPTIONS), encoding="utf-8")
+    return folder
+
+
+def _sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.UnigramTrainer(vocab_size=150, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def _byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def _wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5 with a SentencePiece-like tokenizer and padded logits."""
+    folder = tmp_path_factory.mktemp("tiny-t5")
+    tokenizer = _sentencepiece_tokenizer()
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer) + 6,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BART with a byte-level tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny-bart")
+    tokenizer = _byte_level_tokenizer()
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=256,
+        dropout=0.0,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+        forced_bos_token_id=None,
+    )
+    model = BartForConditionalGeneration(config)
+    model.final_logits_bias.normal_()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT sentence encoder with mean pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    bert_folder = tmp_path_factory.mktemp("tiny-bert")
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    tokenizer = _wordpiece_tokenizer()
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        initializer_range=0.5,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(bert_folder)
+    tokenizer.save_pretrained(bert_folder)
+    transformer = Transformer(str(bert_folder), max_seq_length=128)
+    encoder = SentenceTransformer(modules=[transformer, Pooling(16, "mean")], device="cpu")
+    encoder.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small only lose time to threads."""
+    torch.set_num_threads(1)
+
+
+# at the end: it imports from here, and a session-wide fixture must be known to all test files as one
+from tests.artifacts import (  # noqa: E402, F401
+    classifier,
+    session_data,
+    trained,
+    trained_bart,
+    trained_t5,
+    trained_whole,
+)
+
+
+@pytest.fixture
+def make_model(tiny_encoder: Path, bank: LabelBank) -> Callable[..., LagamcModel]:
+    """Builds a model around a tiny generator; settings that are not named here are those of the losses."""
+
+    def make(
+        folder: Path,
+        lora: bool = False,
+        label_vocabulary: bool = True,
+        order: str = "bank",
+        labels: LabelBank | None = None,
+        balance: LossBalance | None = None,
+        **settings: Any,
+    ) -> LagamcModel:
+        torch.manual_seed(0)
+        tokenizer = load_tokenizer(folder)
+        generator: Any = load_generator(str(folder))
+        if lora:
+            generator = add_lora(generator, LoraSettings())
+        return LagamcModel(
+            generator,
+            load_sentence_encoder(tiny_encoder),
+            tokenizer,
+            ResponseCodec(labels or bank, tokenizer, order),
+            balance or LossBalance(),
+            LossSettings(**settings),
+            label_vocabulary,
+        )
+
+    return make

@@ -1,0 +1,133 @@
+"""From the generator's tokens to the sentence encoder's embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lagamc.bridge import TokenBridge
+from lagamc.generators import load_tokenizer
+from lagamc.labels import LabelBank
+from lagamc.prompts import ResponseCodec
+
+
+@pytest.fixture
+def encoder_tokenizer(tiny_encoder: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_encoder)
+
+
+@pytest.fixture
+def t5_tokenizer(tiny_t5: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(tiny_t5)
+
+
+def _pieces(bridge: TokenBridge, row: int) -> list[str]:
+    ends = [*bridge.offsets.tolist()[1:], len(bridge.columns)]
+    columns = bridge.columns[bridge.offsets[row] : ends[row]].tolist()
+    return list(bridge.encoder_tokenizer.convert_ids_to_tokens(columns))
+
+
+def test_identity_where_the_vocabularies_coincide(encoder_tokenizer: PreTrainedTokenizerBase) -> None:
+    token_ids = [7, 3, 40, 12]
+    bridge = TokenBridge(encoder_tokenizer, encoder_tokenizer, token_ids)
+    table = torch.randn(len(encoder_tokenizer), 5)
+    assert bridge.is_identity
+    assert torch.equal(bridge.embed(table), table[token_ids])
+    aligned = bridge.align([9, 8, 9])
+    assert aligned.piece_ids == [9, 8, 9]
+    assert torch.equal(aligned.alignment, torch.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("token", "pieces"),
+    [
+        ("roken", ["##r", "##ok", "##en"]),
+        ("st", ["##st"]),
+        ("he", ["##h", "##e"]),
+        ("T", ["##t"]),
+        ("▁parcel", ["parcel"]),
+        ("▁c", ["c"]),
+        ("▁wait", ["wai", "##t"]),
+        (".", ["."]),
+        (":", [":"]),
+    ],
+)
+def test_pieces_of_sentencepiece_tokens(
+    token: str,
+    pieces: list[str],
+    t5_tokenizer: PreTrainedTokenizerBase,
+    encoder_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    token_id = t5_tokenizer.convert_tokens_to_ids(token)
+    assert token_id != t5_tokenizer.unk_token_id
+    bridge = TokenBridge(t5_tokenizer, encoder_tokenizer, [token_id])
+    assert not bridge.is_identity
+    assert _pieces(bridge, 0) == pieces
+
+
+@pytest.mark.parametrize(
+    ("token", "pieces"),
+    [("ticle", ["##ticle"]), ("ust", ["##u", "##st"]), ("Ġcust", ["cu", "##st"]), ("Ġcustomer", ["customer"])],
+)
+def test_pieces_of_byte_level_tokens(
+    token: str, pieces: list[str], tiny_bart: Path, encoder_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer = load_tokenizer(tiny_bart)
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    assert token_id != tokenizer.unk_token_id
+    assert _pieces(TokenBridge(tokenizer, encoder_tokenizer, [token_id]), 0) == pieces
+
+
+def test_rows_are_means_of_their_pieces_and_special_tokens_are_zero(
+    t5_tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    roken, padded = t5_tokenizer.convert_tokens_to_ids("roken"), len(t5_tokenizer) + 3
+    # specials first, between and last: an empty row must not shift the others
+    bridge = TokenBridge(t5_tokenizer, encoder_tokenizer, [0, roken, 1, 2, padded])
+    table = torch.randn(len(encoder_tokenizer), 5)
+    rows = bridge.embed(table)
+    pieces = encoder_tokenizer.convert_tokens_to_ids(["##r", "##ok", "##en"])
+    assert torch.allclose(rows[1], table[pieces].mean(0), atol=1e-6)
+    assert rows[[0, 2, 3, 4]].abs().max() == 0
+
+
+def test_gradients_reach_the_embedding_table(
+    t5_tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    roken = t5_tokenizer.convert_tokens_to_ids("roken")
+    table = torch.randn(len(encoder_tokenizer), 5, requires_grad=True)
+    TokenBridge(t5_tokenizer, encoder_tokenizer, [roken]).embed(table).sum().backward()
+    assert table.grad is not None
+    touched = table.grad.abs().sum(1).nonzero()[:, 0].tolist()
+    assert touched == sorted(encoder_tokenizer.convert_tokens_to_ids(["##r", "##ok", "##en"]))
+    assert torch.allclose(table.grad[touched], torch.full((3, 5), 1 / 3))
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+def test_alignment_holds_the_true_pieces_and_covers_each(
+    generator: str, bank: LabelBank, encoder_tokenizer: PreTrainedTokenizerBase, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = load_tokenizer(request.getfixturevalue(generator))
+    codec = ResponseCodec(bank, tokenizer)
+    bridge = TokenBridge(tokenizer, encoder_tokenizer, range(len(tokenizer)))
+    for description, ids in zip(bank.descriptions, codec.token_ids, strict=True):
+        aligned = bridge.align(ids)
+        assert aligned.piece_ids == encoder_tokenizer(description + ".", add_special_tokens=False)["input_ids"]
+        assert aligned.alignment.shape == (len(aligned.piece_ids), len(ids))
+        assert torch.allclose(aligned.alignment.sum(1), torch.ones(len(aligned.piece_ids)))
+
+
+def test_alignment_follows_the_characters(
+    t5_tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    bridge = TokenBridge(t5_tokenizer, encoder_tokenizer, [])
+    ids = t5_tokenizer.convert_tokens_to_ids(["▁th", "e", "▁wait", "in", "g", "."])
+    aligned = bridge.align(ids)
+    assert encoder_tokenizer.convert_ids_to_tokens(aligned.piece_ids) == ["the", "waiting", "."]
+    assert torch.allclose(
+        aligned.alignment,
+        torch.tensor([[2 / 3, 1 / 3, 0, 0, 0, 0], [0, 0, 4 / 7, 2 / 7, 1 / 7, 0], [0, 0, 0, 0, 0, 1]]),
+    )

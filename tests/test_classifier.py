@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.data import Columns, read_examples
+from lagamc.errors import LagamcError
+from lagamc.training import evaluate
+from tests.artifacts import Trained
+from tests.conftest import DESCRIPTIONS, ROWS
+
+TEXTS = [str(row["text"]) for row in ROWS]
+MIXED = [*TEXTS, "Late.", " ".join(["Where is my parcel?"] * 60), *reversed(TEXTS), "w v u t"]
+
+
+def assert_same(first: list[Prediction], second: list[Prediction]) -> None:
+    """Equal predictions; batches of other shapes may differ in the last bits of a score."""
+    assert [p.labels for p in first] == [p.labels for p in second]
+    assert [p.generated for p in first] == [p.generated for p in second]
+    assert [p.clipped for p in first] == [p.clipped for p in second]
+    for one, other in zip(first, second, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=2e-6)
+
+
+def test_batch_size_does_not_matter(trained: Trained) -> None:
+    classifier = trained.load()
+    assert_same(classifier.predict(MIXED, batch_size=1), classifier.predict(MIXED, batch_size=64))
+
+
+def test_order_of_the_texts_is_kept(classifier: LagamcClassifier) -> None:
+    together = classifier.predict(MIXED, batch_size=3)
+    assert_same(together, [classifier.predict([text])[0] for text in MIXED])
+    assert len({tuple(p.scores.values()) for p in together}) > len(TEXTS), "all texts have the same scores"
+
+
+def test_only_the_long_text_is_clipped(classifier: LagamcClassifier) -> None:
+    clipped = [text for text, p in zip(MIXED, classifier.predict(MIXED, generate=False), strict=True) if p.clipped]
+    assert clipped == [MIXED[len(TEXTS) + 1]]
+
+
+def test_labels_are_those_at_their_threshold_most_probable_first(classifier: LagamcClassifier) -> None:
+    predictions = classifier.predict(MIXED)
+    per_label = dict(zip(classifier.bank.names, classifier.thresholds.values(classifier.bank.names), strict=True))
+    for p in predictions:
+        assert list(p.scores) == classifier.bank.names
+        assert all(0.0 <= value <= 1.0 for value in p.scores.values())
+        assert set(p.labels) == {name for name, value in p.scores.items() if value >= per_label[name]}
+        assert p.labels == sorted(p.labels, key=lambda name: -p.scores[name])
+    assert {len(p.labels) for p in predictions} - {0, len(DESCRIPTIONS)}, "thresholds decide nothing"
+
+
+def test_decided_by_the_written_descriptions(trained_whole: Trained) -> None:
+    written = trained_whole.load().predict(MIXED, decide_by="generated")
+    assert any(p.labels for p in written)
+    for p in written:
+        assert p.labels == list(dict.fromkeys(match.label for match in p.matches))
+        assert p.scores == {}
+
+
+def test_without_generation_scores_are_the_same(classifier: LagamcClassifier) -> None:
+    full, short = classifier.predict(TEXTS), classifier.predict(TEXTS, generate=False)
+    assert [p.scores for p in full] == [p.scores for p in short]
+    assert all(p.generated == "" and p.matches == [] for p in short)
+    expected = [[p.scores[name] for name in DESCRIPTIONS] for p in full]
+    np.testing.assert_array_equal(classifier.scores(TEXTS), expected)
+
+
+def test_no_texts_give_no_predictions(classifier: LagamcClassifier) -> None:
+    assert classifier.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "message"),
+    [
+        ("one string", {}, "expected a list of texts"),
+        (["fine", " \n"], {}, "text 1 is empty"),
+        (["fine", "fine", None], {}, "text 2 is empty or not a string"),
+        (["fine"], {"decide_by": "coin"}, "decide_by.*'coin'"),
+    ],
+)
+def test_bad_arguments(classifier: LagamcClassifier, texts: list[str], settings: dict, message: str) -> None:
+    with pytest.raises(LagamcError, match=message):
+        classifier.predict(texts, **settings)
+
+
+# the reloaded model against the one in memory
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_reloaded_model_reaches_the_figures_of_its_training(
+    request: pytest.FixtureRequest, session_data: Path, kind: str
+) -> None:
+    trained: Trained = request.getfixturevalue(f"trained_{kind}")
+    loaded = trained.load()
+    figures = evaluate(loaded, read_examples(session_data / "test.jsonl", loaded.bank, Columns(), "keep"))
+    assert {f"test_{name}": value for name, value in figures.items()} == {
+        name: value for name, value in trained.figures.items() if name.startswith("test_")
+    }
+
+
+# other labels
+
+
+def weights(classifier: LagamcClassifier) -> dict[str, np.ndarray]:
+    return {name: p.detach().numpy().copy() for name, p in classifier.model.named_parameters()}
+
+
+NEW = {"angry": "Angry words: the customer is not happy with the shop"}
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "remove", "names"),
+    [
+        (NEW, [], [*DESCRIPTIONS, "angry"]),
+        ({}, ["late"], ["broken", "refund", "praise"]),
+        ({"late": "Still waiting: two weeks"}, [], list(DESCRIPTIONS)),
+        ({**NEW, "praise": "Lovely shop"}, ["broken", "late"], ["refund", "praise", "angry"]),
+    ],
+)
+def test_with_labels_changes_the_bank_and_nothing_else(
+    trained: Trained, tmp_path: Path, descriptions: dict[str, str], remove: list[str], names: list[str]
+) -> None:
+    classifier = trained.load()
+    before, predicted = weights(classifier), classifier.predict(TEXTS)
+    changed = classifier.with_labels(descriptions, remove)
+    answers = changed.predict(TEXTS)
+
+    assert changed.bank.names == names
+    assert {name: changed.bank[name] for name in descriptions} == descriptions
+    assert all(list(p.scores) == names for p in answers)
+    for one, other in ((before, weights(classifier)), (before, weights(changed))):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(values, other[name]) for name, values in one.items())
+    assert changed.model.generator is classifier.model.generator
+    assert classifier.bank.names == list(DESCRIPTIONS)
+    assert classifier.predict(TEXTS) == predicted
+
+    folder = trained.copy_to(tmp_path / "relabelled")
+    (folder / "labels.json").write_text(json.dumps(dict(changed.bank)), encoding="utf-8")
+    assert_same(LagamcClassifier.from_pretrained(folder, "cpu").predict(TEXTS), answers)
+
+
+def test_a_new_label_can_be_given(classifier: LagamcClassifier) -> None:
+    """Worded like `late` and in place of it, the new label takes over what `late` had."""
+    old = classifier.predict(TEXTS)
+    renamed = classifier.with_labels({}, ["late"]).with_labels({"delayed": DESCRIPTIONS["late"]})
+    renamed.thresholds.per_label = {}
+    renamed.thresholds.overall = 0.0
+    assert all("delayed" in p.labels for p in renamed.predict(TEXTS))
+    assert [p.scores["late"] for p in old] != [p.scores["praise"] for p in old]
+
+
+def test_a_new_label_gets_the_overall_threshold(classifier: LagamcClassifier) -> None:
+    changed = classifier.with_labels(NEW)
+    values = dict(zip(changed.bank.names, changed.thresholds.values(changed.bank.names), strict=True))
+    assert values["angry"] == classifier.thresholds.overall
+    assert {name: values[name] for name in DESCRIPTIONS} == classifier.thresholds.per_label
+
+
+def test_changed_labels_survive_saving(trained_t5: Trained, tmp_path: Path) -> None:
+    changed = trained_t5.load().with_labels(NEW, ["refund"])
+    changed.save_pretrained(tmp_path / "model")
+    loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
+    assert loaded.bank == changed.bank
+    assert loaded.predict(TEXTS) == changed.predict(TEXTS)
+
+
+def test_with_labels_refuses_what_the_bank_refuses(classifier: LagamcClassifier) -> None:
+    with pytest.raises(LagamcError, match="'nothing'"):
+        classifier.with_labels({}, ["nothing"])
+    with pytest.raises(LagamcError, match="no description"):
+        classifier.with_labels({"angry": " "})
+    with pytest.raises(LagamcError, match="empty"):
+        classifier.with_labels({}, list(DESCRIPTIONS))

@@ -1,0 +1,341 @@
+"""Generator, sentence encoder and lambda as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+from lagamc.data import Example, LagamcCollator, encode_examples
+from lagamc.generators import load_tokenizer
+from lagamc.labels import LabelBank
+from lagamc.modeling import LagamcModel, strip_response
+from lagamc.prompts import Prompt
+from lagamc.trainer import MODEL_INPUTS
+
+FORMS = ["response", "description", "contrastive"]
+LABEL_SETS = [["late", "refund"], [], ["praise"], ["late", "broken", "refund"]]
+TEXTS = ["Where is my parcel?", "Are you hiring?", "Lovely shop, thank you so much!", "It came late and broken."]
+
+
+@pytest.fixture
+def shared_t5(tiny_encoder: Path, tmp_path: Path) -> Path:
+    """A random T5 in the sentence encoder's own vocabulary."""
+    tokenizer = load_tokenizer(tiny_encoder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        dropout_rate=0.0,
+        decoder_start_token_id=tokenizer.cls_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "shared")
+    tokenizer.save_pretrained(tmp_path / "shared")
+    return tmp_path / "shared"
+
+
+def _batch(
+    model: LagamcModel, label_sets: Sequence[Sequence[str]] = LABEL_SETS, texts: Sequence[str] = TEXTS
+) -> dict[str, Tensor]:
+    examples = [
+        Example(str(i), text, tuple(labels)) for i, (text, labels) in enumerate(zip(texts, label_sets, strict=True))
+    ]
+    data, _ = encode_examples(examples, model.tokenizer, Prompt(), model.codec, 64, 128)
+    rows = LagamcCollator(model.tokenizer.pad_token_id, len(model.codec.bank))([data[i] for i in range(len(data))])
+    return {name: rows[name] for name in MODEL_INPUTS}
+
+
+def _one_hot(model: LagamcModel, labels: Tensor) -> Tensor:
+    """Logits whose soft tokens are the given tokens, one-hot in float32."""
+    return 1e4 * F.one_hot(model.vocabulary.localise(labels), len(model.vocabulary)).float()
+
+
+def _semantic(model: LagamcModel, batch: dict[str, Tensor], logits: Tensor) -> Tensor:
+    return model.semantic_loss(logits, model.vocabulary.localise(batch["labels"]), batch["label_index"])
+
+
+# exactness of the bridge
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart", "shared_t5"])
+@pytest.mark.parametrize("form", ["response", "description"])
+@pytest.mark.parametrize("label_vocabulary", [True, False])
+def test_a_perfect_prediction_has_no_semantic_loss(
+    generator: str,
+    form: str,
+    label_vocabulary: bool,
+    make_model: Callable[..., LagamcModel],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder = request.getfixturevalue(generator)
+    model = make_model(folder, semantic_form=form, label_vocabulary=label_vocabulary).train()
+    batch = _batch(model)
+    assert _semantic(model, batch, _one_hot(model, batch["labels"])).item() == pytest.approx(0.0, abs=1e-5)
+    torch.manual_seed(0)
+    noise = torch.randn(*batch["labels"].shape, len(model.vocabulary))
+    assert _semantic(model, batch, noise).item() > 1e-3
+
+
+@pytest.mark.parametrize("label_vocabulary", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_another_response_costs_its_distance_by_encode(
+    form: str, label_vocabulary: bool, make_model: Callable[..., LagamcModel], shared_t5: Path
+) -> None:
+    """Where the vocabularies coincide, the term equals what `SentenceTransformer.encode` says of the texts."""
+    model = make_model(shared_t5, semantic_form=form, label_vocabulary=label_vocabulary).eval()
+    batch = _batch(model)
+    words = sorted({token for ids in model.codec.token_ids for token in ids})
+    words = [token for token in words if model.tokenizer.convert_ids_to_tokens(token).isalpha()]
+    swap = dict(zip(words, [*words[1:], words[0]], strict=True))  # every word becomes another one
+    written = batch["labels"].clone().apply_(lambda token: swap.get(token, token))
+
+    def encode(texts: list[str]) -> Tensor:
+        return model.sentence_encoder.encode(texts, convert_to_tensor=True)
+
+    wholes, parts = [], []  # (as written, as it should be, bank position)
+    for row in range(len(written)):
+        index = batch["label_index"][row]
+        pairs = []
+        for label in dict.fromkeys(i for i in index.tolist() if i >= 0):
+            ids = written[row, index == label].tolist()
+            text = model.tokenizer.decode(ids)
+            assert model.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+            pairs.append((text, model.codec.bank.descriptions[label] + ".", label))
+        parts += [(*pair, row) for pair in pairs]
+        if pairs:
+            wholes.append((" ".join(p[0] for p in pairs), " ".join(p[1] for p in pairs)))
+    if form == "response":
+        expected = 1 - F.cosine_similarity(*(encode(list(texts)) for texts in zip(*wholes, strict=True)))
+    elif form == "description":
+        expected = 1 - F.cosine_similarity(encode([p[0] for p in parts]), encode([p[1] for p in parts]))
+    else:
+        bank = F.normalize(encode([text + "." for text in model.codec.bank.descriptions]), dim=-1)
+        scores = 20 * F.normalize(encode([p[0] for p in parts]), dim=-1) @ bank.T
+        for i, (_, _, label, row) in enumerate(parts):
+            for other in set(batch["label_index"][row].tolist()) - {label}:
+                if other >= 0:
+                    scores[i, other] = float("-inf")
+        expected = F.cross_entropy(scores, torch.tensor([p[2] for p in parts]), reduction="none")
+    assert expected.max() > 0.01
+    value = _semantic(model, batch, _one_hot(model, written))
+    assert value.item() == pytest.approx(expected.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+def test_the_bank_is_encoded_as_by_encode(
+    generator: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+) -> None:
+    model = make_model(request.getfixturevalue(generator)).eval()
+    expected = model.sentence_encoder.encode([t + "." for t in model.codec.bank.descriptions], convert_to_tensor=True)
+    assert torch.allclose(model.encode_bank(), expected, atol=1e-5)
+    pairs = [F.cosine_similarity(expected[i], expected[j], dim=0) for i in range(4) for j in range(i)]
+    assert model.collapse() == pytest.approx(float(sum(pairs)) / 6, abs=1e-5)
+
+
+def test_long_responses_are_cut_as_the_encoder_cuts_them(
+    make_model: Callable[..., LagamcModel], shared_t5: Path
+) -> None:
+    model = make_model(shared_t5).eval()
+    model.sentence_encoder.max_seq_length = 16
+    batch = _batch(model, [["late", "broken", "refund"]], TEXTS[:1])
+    # what differs lies behind the cut: the beginning is 'Late parcel: ...', 11 pieces, and 3 of the next
+    beyond = batch["labels"].clone()
+    beyond[0, 16:-1] = beyond[0, 3]
+    assert not torch.equal(beyond, batch["labels"])
+    assert _semantic(model, batch, _one_hot(model, beyond)).item() == pytest.approx(0.0, abs=1e-5)
+    within = batch["labels"].clone()
+    within[0, 12] = within[0, 3]
+    assert _semantic(model, batch, _one_hot(model, within)).item() > 1e-3
+
+
+# gradients
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True)])
+@pytest.mark.parametrize("tokens", ["softmax", "gumbel_hard"])
+def test_the_semantic_term_trains_generator_and_sentence_encoder(
+    form: str,
+    generator: str,
+    lora: bool,
+    tokens: str,
+    make_model: Callable[..., LagamcModel],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder = request.getfixturevalue(generator)
+    model = make_model(folder, lora=lora, semantic_form=form, soft_tokens=tokens).train()
+    semantic = model(**_batch(model)).semantic
+    assert semantic is not None
+    semantic.backward()
+    if lora:  # the matrices A get their first gradient once B is no longer zero
+        reached = {n: p.grad for n, p in model.generator.named_parameters() if "lora_B" in n}
+    else:
+        reached = {n: p.grad for n, p in model.generator.named_parameters()}
+    assert reached
+    assert all(grad is not None and grad.abs().max() > 0 for grad in reached.values())
+    encoder = dict(model.sentence_encoder.named_parameters())
+    for part in ("word_embeddings", "layer.0.attention.self.query.weight", "layer.1.output.dense.weight"):
+        [grad] = [p.grad for name, p in encoder.items() if part in name]
+        assert grad is not None
+        assert grad.abs().max() > 0
+
+
+def test_cross_entropy_does_not_train_the_sentence_encoder(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5, semantic_form="none")
+    output = model(**_batch(model))
+    assert output.semantic is not None
+    assert output.semantic.item() == 0
+    assert output.cross_entropy is not None
+    output.cross_entropy.backward()
+    assert all(p.grad is None for p in model.sentence_encoder.parameters())
+    assert all(p.grad is not None for p in model.generator.parameters())
+
+
+# rows without labels
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_without_labels_add_nothing_to_the_semantic_term(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5, semantic_form=form).eval()
+    labelled = [i for i, labels in enumerate(LABEL_SETS) if labels]
+    full = model(**_batch(model)).semantic
+    fewer = model(**_batch(model, [LABEL_SETS[i] for i in labelled], [TEXTS[i] for i in labelled])).semantic
+    assert full.item() == pytest.approx(fewer.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_without_any_label_keeps_every_weight_in_the_graph(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5, lora=True, semantic_form=form).train()
+    output = model(**_batch(model, [[], []], TEXTS[:2]))
+    assert output.semantic.item() == 0
+    assert output.cross_entropy.item() > 0
+    model.balance(output.cross_entropy, output.semantic).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert all(grad is not None and torch.isfinite(grad).all() for grad in trained.values())
+    assert all(grad.abs().max() == 0 for name, grad in trained.items() if name.startswith("sentence_encoder."))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_trained_weight_is_used_in_every_step(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    """Without a search for unused weights `DistributedDataParallel` raises behind a step that left some out."""
+    model = make_model(tiny_t5, lora=True, semantic_form=form).train()
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1
+    )
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=False)
+        for label_sets in (LABEL_SETS, [[], [], [], []], LABEL_SETS):
+            output = parallel(**_batch(model, label_sets))
+            model.balance(output.cross_entropy, output.semantic).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+# logits and cross-entropy
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+@pytest.mark.parametrize("label_vocabulary", [True, False])
+def test_cross_entropy_and_decision_loss_from_the_generators_own_logits(
+    generator: str,
+    label_vocabulary: bool,
+    make_model: Callable[..., LagamcModel],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Row by row without padding, full head, sliced afterwards."""
+    folder = request.getfixturevalue(generator)
+    model = make_model(folder, label_vocabulary=label_vocabulary, decision_weight=3.0).eval()
+    batch = _batch(model)
+    rows, decided = [], []
+    for row in range(len(TEXTS)):
+        targets = batch["labels"][row][batch["labels"][row] >= 0]
+        start = torch.tensor([model.generation_config.decoder_start_token_id])
+        logits = model.generator(
+            input_ids=batch["input_ids"][row][batch["attention_mask"][row] > 0][None],
+            decoder_input_ids=torch.cat([start, targets[:-1]])[None],
+        ).logits[0]
+        logits = logits[:, model.vocabulary.token_ids]
+        assert logits.shape[1] == (len(model.vocabulary) if label_vocabulary else len(model.tokenizer))
+        positions = torch.searchsorted(model.vocabulary.token_ids, targets)
+        surprisal = F.cross_entropy(logits, positions, reduction="none")
+        decisions = batch["decisions"][row][: len(targets)]
+        weights = torch.where(decisions, 3.0, 1.0)
+        rows.append((surprisal * weights).sum() / weights.sum())
+        decided.append(surprisal[decisions].sum())
+    output = model(**batch)
+    assert output.cross_entropy.item() == pytest.approx(torch.stack(rows).mean().item(), abs=1e-5)
+    assert output.decision_loss.item() == pytest.approx(torch.stack(decided).mean().item(), abs=1e-5)
+    assert not output.decision_loss.requires_grad
+
+
+def test_padded_logits_of_t5_are_never_targets_nor_predictions(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5, label_vocabulary=False)
+    assert model.base_generator.get_output_embeddings().weight.shape[0] == len(model.tokenizer) + 6
+    batch = _batch(model)
+    logits = model.response_logits(batch["input_ids"], batch["attention_mask"], batch["labels"])
+    assert logits.shape[-1] == len(model.tokenizer)
+
+
+def test_evaluation_repeats_to_the_bit(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    model = make_model(tiny_t5, soft_tokens="gumbel").eval()
+    batch = _batch(model)
+    assert torch.equal(model(**batch).semantic, model(**batch).semantic)
+    model.train()
+    assert not torch.equal(model(**batch).semantic, model(**batch).semantic)
+
+
+# labels and the rest
+
+
+def test_set_labels_takes_another_bank_without_touching_weights(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fresh = LabelBank({"hiring": "Hiring: the customer wants work", "late": "Late post."})
+    model.set_labels(type(model.codec)(fresh, model.tokenizer))
+    assert {token for ids in model.codec.token_ids for token in ids} < set(model.vocabulary.token_ids.tolist())
+    assert model.codec.end_token_id in model.vocabulary.token_ids
+    assert len(model.encode_bank()) == 2
+    assert torch.isfinite(model(**_batch(model, [["hiring"], ["hiring", "late"]], TEXTS[:2])).semantic)
+    after = model.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_evaluating_restores_the_mode(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    model = make_model(tiny_t5).train()
+    with model.evaluating():
+        assert not model.training
+        assert not model.generator.training
+    assert model.training
+    assert model.generator.training
+
+
+def test_strip_response() -> None:
+    assert strip_response([0, 5, 6, 1, 0, 0], end_token_id=1, skip=[0]) == [5, 6]
+    assert strip_response([2, 5, 6, 2, 7, -100], end_token_id=2, skip=[1]) == [5, 6]  # BART starts with its end token
+    assert strip_response([2, 2, 1, 1], end_token_id=2, skip=[1]) == []
+    assert strip_response([0, 5, 6], end_token_id=1, skip=[0]) == [5, 6]

@@ -1,0 +1,76 @@
+"""The README's example commands and code run as they stand, on a tiny model in place of the demonstration one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lagamc import cli
+from lagamc.config import parse_arguments
+from tests.artifacts import Trained, session_data, trained_t5  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
+
+
+def test_every_command_is_known() -> None:
+    doors = ("make ", "accelerate launch ", "python run_infer.py ", "lagamc ")
+    assert COMMANDS
+    assert [command for command in COMMANDS if not command.startswith(doors)] == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_targets_exist(command: str) -> None:
+    target = command.split()[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "run_train.py" in c])
+def test_training_arguments_are_accepted(command: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command.replace("FOLDER", str(data_dir)))
+    assert Path(words[words.index("--config_file") + 1]).is_file()
+    _, data, training = parse_arguments(words[words.index("run_train.py") + 1 :])
+    assert data.data_dir
+    assert training.output_dir
+
+
+def test_prediction_and_evaluation_commands(
+    trained_t5: Trained,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for command in COMMANDS:
+        if not command.startswith(("python run_infer.py ", "lagamc ")):
+            continue
+        places = {
+            "outputs/demo": trained_t5.folder,
+            "outputs/mine": trained_t5.folder,
+            "outputs/": f"{tmp_path}/",
+            "FOLDER": data_dir,
+        }
+        for name, place in places.items():
+            command = command.replace(name, str(place))
+        words = shlex.split(command)
+        arguments = ["predict", *words[2:]] if words[0] == "python" else words[1:]
+        assert cli.main(arguments) == 0, command
+    assert "generated descriptions" in capsys.readouterr().out
+
+
+def test_python_example(trained_t5: Trained) -> None:
+    code = blocks("python")[0].replace("outputs/demo", str(trained_t5.folder))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert "parking" in names["wider"].bank  # type: ignore[attr-defined]

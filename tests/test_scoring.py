@@ -1,0 +1,220 @@
+"""Label probabilities and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from lagamc import scoring
+from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
+from lagamc.modeling import LagamcModel
+from lagamc.scoring import LabelScorer, Thresholds, tune_thresholds
+
+PLAIN = LabelBank({"late": "Late parcel.", "broken": "Broken lamp.", "refund": "The money back."})
+SHARED = LabelBank(
+    {
+        "refund": "The customer wants a refund.",
+        "back": "The customer wants a parcel.",
+        "happy": "The customer is happy.",
+        "work": "It does not work",
+    }
+)
+
+
+def _inputs() -> tuple[Tensor, Tensor]:
+    mask = torch.ones(3, 7, dtype=torch.long)
+    mask[1, 4:] = 0
+    return torch.arange(10, 31).view(3, 7) * mask, mask
+
+
+@torch.no_grad()
+def _brute_force(model: LagamcModel) -> np.ndarray:
+    """Marginals from every possible response, each teacher-forced on its own with the full head."""
+    codec, bank = model.codec, model.codec.bank
+    input_ids, mask = _inputs()
+    start = model.generation_config.decoder_start_token_id
+    openings = [(*ids[:i], ids[i]) for ids in codec.token_ids for i in range(len(ids))]
+
+    def next_chances(row: int, written: tuple[int, ...]) -> dict[int | None, float]:
+        """Chance of each label, and of the end (None), behind the written ones."""
+        if codec.order == "given":
+            possible = [label for label in range(len(bank)) if label not in written]
+        else:
+            possible = [i for i in range(len(bank)) if not written or codec.rank[i] > codec.rank[written[-1]]]
+        before = [start, *(token for label in written for token in codec.token_ids[label])]
+        logs: dict[int | None, float] = {}
+        forced = [torch.tensor([*before, *ids]) for ids in codec.token_ids]
+        everything = model.generator(
+            input_ids=input_ids[row : row + 1, : int(mask[row].sum())].expand(len(bank), -1),
+            decoder_input_ids=torch.nn.utils.rnn.pad_sequence(forced, batch_first=True),  # causal: the rest is ignored
+        ).logits
+        for label in range(len(bank)):
+            ids = codec.token_ids[label]
+            logits = everything[label, len(before) - 1 :]
+            log = 0.0
+            for step, token in enumerate(ids):
+                rivals = {o[-1] for o in openings if o[:-1] == tuple(ids[:step])}
+                rivals |= {codec.end_token_id} if step == 0 else set()
+                log += float(torch.log_softmax(logits[step, sorted(rivals)].double(), 0)[sorted(rivals).index(token)])
+                if step == 0:
+                    end = torch.log_softmax(logits[0, sorted(rivals)].double(), 0)
+                    logs[None] = float(end[sorted(rivals).index(codec.end_token_id)])
+            logs[label] = log
+        kept = {choice: np.exp(log) for choice, log in logs.items() if choice is None or choice in possible}
+        return {choice: value / sum(kept.values()) for choice, value in kept.items()}
+
+    scores = np.zeros((len(input_ids), len(bank)))
+    for row in range(len(input_ids)):
+        chances: dict[tuple[int, ...], dict[int | None, float]] = {}
+        total = 0.0
+        for size in range(len(bank) + 1):
+            for response in permutations(range(len(bank)), size):
+                if codec.order != "given" and list(response) != codec.sort(response):
+                    continue
+                probability = 1.0
+                for step, label in enumerate([*response, None]):
+                    opening = response[:step]
+                    if opening not in chances:
+                        chances[opening] = next_chances(row, opening)
+                    probability *= chances[opening][label]
+                total += probability
+                scores[row, list(response)] += probability
+        assert total == pytest.approx(1.0)
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "lora"),
+    [(PLAIN, "bank", False), (PLAIN, "given", False), (SHARED, "bank", False), (SHARED, "bank", True)],
+    ids=["plain", "any order", "shared openings", "shared openings, LoRA"],
+)
+def test_marginals_equal_those_of_all_label_sets(
+    labels: LabelBank,
+    order: str,
+    lora: bool,
+    make_model: Callable[..., LagamcModel],
+    tiny_t5: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
+    model = make_model(tiny_t5, lora=lora, labels=labels, order=order).eval()
+    _sharpen(model)
+    if labels is SHARED:
+        assert any(model.codec.branches.keys() - {()})  # some descriptions do part behind their first token
+    scores = LabelScorer(model, beam=1000, chunk=7).score(*_inputs())
+    assert scores.dtype == np.float64
+    assert np.ptp(scores) > 0.1
+    np.testing.assert_allclose(scores, _brute_force(model), atol=1e-5)
+
+
+@torch.no_grad()
+def _sharpen(model: LagamcModel) -> None:
+    """Makes the random generator opinionated: its near-uniform choices would hide mistakes."""
+    torch.manual_seed(4)
+    for name, parameter in model.generator.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_()
+    weight = model.base_generator.get_output_embeddings().weight
+    model.base_generator.get_output_embeddings().weight.copy_(weight + torch.randn_like(weight))
+
+
+def test_marginals_of_bart_with_its_bias(
+    make_model: Callable[..., LagamcModel], tiny_bart: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
+    model = make_model(tiny_bart, labels=PLAIN).eval()
+    np.testing.assert_allclose(LabelScorer(model, beam=1000).score(*_inputs()), _brute_force(model), atol=1e-5)
+
+
+def test_labels_of_another_order_are_followed_by_frequency(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
+    model = make_model(tiny_t5, labels=PLAIN).eval()
+    _sharpen(model)
+    by_bank = LabelScorer(model, beam=1000).score(*_inputs())
+    model.set_labels(type(model.codec)(PLAIN, model.tokenizer, "frequency", {"refund": 3, "broken": 2, "late": 1}))
+    by_frequency = LabelScorer(model, beam=1000).score(*_inputs())
+    assert np.abs(by_bank - by_frequency).max() > 1e-3
+    np.testing.assert_allclose(by_frequency, _brute_force(model), atol=1e-5)
+
+
+def test_a_narrow_beam_still_gives_probabilities(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    model = make_model(tiny_t5, labels=SHARED).eval()
+    scores = LabelScorer(model, beam=1).score(*_inputs())
+    assert ((scores >= 0) & (scores <= 1 + 1e-9)).all()
+    singles = LabelScorer(model, beam=8, maximum_labels=1).score(*_inputs())
+    assert (singles.sum(axis=1) <= 1 + 1e-9).all()
+
+
+# thresholds
+
+
+NAMES = ["a", "b", "c"]
+TRUE = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
+SCORES = np.array(
+    [
+        [0.90, 0.30, 0.05],
+        [0.80, 0.05, 0.05],
+        [0.75, 0.05, 0.45],
+        [0.70, 0.10, 0.05],
+        [0.20, 0.25, 0.05],
+        [0.60, 0.05, 0.05],
+        [0.10, 0.05, 0.05],
+        [0.65, 0.10, 0.05],
+    ]
+)
+
+
+def test_micro_takes_one_threshold_that_is_the_best() -> None:
+    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "micro_f1")
+    assert thresholds.goal == "micro_f1"
+    assert thresholds.per_label == {}
+    reached = f1_score(TRUE, thresholds.overall <= SCORES, average="micro")
+    others = [f1_score(TRUE, t <= SCORES, average="micro", zero_division=0) for t in np.arange(0.02, 0.99, 0.005)]
+    assert reached == pytest.approx(max(others))
+    assert thresholds.values(NAMES).tolist() == [thresholds.overall] * 3
+
+
+def test_macro_shrinks_each_label_by_its_true_rows() -> None:
+    own = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=0.0).per_label
+    assert 0.65 < own["a"] <= 0.70  # separates
+    assert 0.10 < own["b"] <= 0.25
+    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=4.0)
+    overall = thresholds.overall
+    assert thresholds.per_label["a"] == pytest.approx(4 / 8 * own["a"] + 4 / 8 * overall, abs=1e-4)
+    assert thresholds.per_label["b"] == pytest.approx(2 / 6 * own["b"] + 4 / 6 * overall, abs=1e-4)
+    assert abs(own["a"] - overall) + abs(own["b"] - overall) > 0.1
+
+
+def test_labels_without_a_true_row_take_the_overall_threshold() -> None:
+    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1")
+    assert set(thresholds.per_label) == {"a", "b"}
+    assert thresholds.values(["c", "new", "a"]).tolist() == [
+        thresholds.overall,
+        thresholds.overall,
+        thresholds.per_label["a"],
+    ]
+
+
+def test_the_middle_of_a_plateau_is_taken() -> None:
+    true, scores = np.array([[1], [0]]), np.array([[0.8], [0.2]])
+    assert tune_thresholds(scores, true, ["a"]).overall == pytest.approx(0.5, abs=0.02)
+
+
+def test_unknown_goals_are_refused() -> None:
+    with pytest.raises(LagamcError, match=r"goal: expected one of .*micro_f1.* found 'accuracy'"):
+        tune_thresholds(SCORES, TRUE, NAMES, "accuracy")
+
+
+def test_thresholds_survive_their_dictionary() -> None:
+    thresholds = Thresholds("macro_f1", 0.4, {"a": 0.3})
+    assert Thresholds(**thresholds.to_dict()) == thresholds
