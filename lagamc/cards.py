@@ -48,7 +48,7 @@ def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData
     ]
     return ModelCardData(
         library_name="lagamc",
-        base_model=config.base_model,
+        base_model=None if Path(config.base_model or "").is_dir() else config.base_model,  # a folder is no Hub model
         tags=["multi-label-text-classification", "label-descriptions", "lagamc"],
         pipeline_tag="text-classification",
         model_name=title,

@@ -52,6 +52,7 @@ from lagamc.modeling import LagamcModel, LossSettings
 from lagamc.prompts import ResponseCodec, prompt_from
 from lagamc.scoring import tune_thresholds
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics
+from lagamc.training_args import settle_mixed_precision
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
         say(f"warning: {warning}")
 
     set_seed(training.seed)
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = settle_mixed_precision()
     model, config = build_model(model_arguments, data_arguments, data, precision)
     prompt = prompt_from(config.prompt)
     encoded = {}

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass, field
 
+import torch
 from transformers import Seq2SeqTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch` from its configuration
+
+
+def settle_mixed_precision() -> str:
+    """The mixed precision of the run: Accelerate's, but float32 where a CPU has no matrix units for bfloat16.
+
+    There bfloat16 products are several times slower than float32 ones, and nothing is gained.
+    """
+    precision = os.environ.get(PRECISION_VARIABLE, "no")
+    has_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    if precision == "bf16" and not torch.accelerator.is_available() and not has_units():
+        logger.warning("this CPU has no matrix units for bf16: training in float32, which is faster here")
+        os.environ[PRECISION_VARIABLE] = precision = "no"
+    return precision
 
 
 @dataclass
@@ -57,6 +77,7 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        settle_mixed_precision()  # before `TrainingArguments` reads the variable
         self.metric_for_best_model = self.selection_metric
         self.greater_is_better = not self.selection_metric.endswith("loss")
         super().__post_init__()

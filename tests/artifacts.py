@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +99,9 @@ def trained_whole(tiny_bart: Path, tiny_encoder: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session", params=["t5", "bart", "whole"])
-def trained(request: pytest.FixtureRequest) -> Iterator[Trained]:
+def trained(request: pytest.FixtureRequest) -> Trained:
     """Each kind of model in turn."""
-    yield request.getfixturevalue(f"trained_{request.param}")
+    return request.getfixturevalue(f"trained_{request.param}")
 
 
 @pytest.fixture(scope="session")

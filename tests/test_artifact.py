@@ -157,10 +157,9 @@ def test_predictions_are_identical_in_a_new_process(
         classifier = run.load()
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
-            for parameter in classifier.model.parameters():
-                if parameter.requires_grad:
+            for name, parameter in classifier.model.named_parameters():
+                if run is trained_whole or "lora_" in name or "sentence_encoder" in name:
                     parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-        vars(classifier).pop("matcher", None)
         classifier.save_pretrained(tmp_path / str(number))
         folders.append(str(tmp_path / str(number)))
         expected.append(classifier.predict(TEXTS))
@@ -339,7 +338,7 @@ def test_bad_configuration_is_refused(
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(LagamcError, match="holds no lagamc_config.json"):
+    with pytest.raises(LagamcError, match=r"holds no lagamc_config\.json"):
         LagamcClassifier.from_pretrained(tmp_path, "cpu")
     with pytest.raises(LagamcError, match="no such model folder"):
         LagamcClassifier.from_pretrained(tmp_path / "nowhere", "cpu")

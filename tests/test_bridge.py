@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lagamc.bridge import TokenBridge
 from lagamc.generators import load_tokenizer
@@ -14,14 +15,33 @@ from lagamc.labels import LabelBank
 from lagamc.prompts import ResponseCodec
 
 
-@pytest.fixture
-def encoder_tokenizer(tiny_encoder: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(tiny_encoder)
+PIECES = ["the", "wai", "parcel", "waiting", "customer", "cu", "c", ".", ":", "##t", "##st", "##r", "##ok", "##en"]
+TOKENS = ["▁th", "▁wait", "▁parcel", "▁c", "roken", "st", "T", "in", "e", "g", ".", ":", "▁", "a", "▁a"]
 
 
-@pytest.fixture
-def t5_tokenizer(tiny_t5: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(tiny_t5)
+@pytest.fixture(scope="module")
+def encoder_tokenizer() -> PreTrainedTokenizerBase:
+    """WordPiece with known pieces."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *PIECES]
+    letters = [mark + letter for letter in "abdefghiklmnoprstuwy" for mark in ("", "##")]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*words, *letters]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+@pytest.fixture(scope="module")
+def t5_tokenizer() -> PreTrainedTokenizerBase:
+    """SentencePiece-like with known tokens, the special ones first."""
+    scored = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")] + [(token, -1.0) for token in TOKENS]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def _pieces(bridge: TokenBridge, row: int) -> list[str]:
@@ -46,7 +66,7 @@ def test_identity_where_the_vocabularies_coincide(encoder_tokenizer: PreTrainedT
     [
         ("roken", ["##r", "##ok", "##en"]),
         ("st", ["##st"]),
-        ("he", ["##h", "##e"]),
+        ("in", ["##i", "##n"]),
         ("T", ["##t"]),
         ("▁parcel", ["parcel"]),
         ("▁c", ["c"]),
@@ -70,15 +90,20 @@ def test_pieces_of_sentencepiece_tokens(
 
 @pytest.mark.parametrize(
     ("token", "pieces"),
-    [("ticle", ["##ticle"]), ("ust", ["##u", "##st"]), ("Ġcust", ["cu", "##st"]), ("Ġcustomer", ["customer"])],
+    [("st", ["##st"]), ("The", ["##t", "##h", "##e"]), ("Ġthe", ["the"]), ("Ġcust", ["cu", "##st"]), (".", ["."])],
 )
 def test_pieces_of_byte_level_tokens(
-    token: str, pieces: list[str], tiny_bart: Path, encoder_tokenizer: PreTrainedTokenizerBase
+    token: str, pieces: list[str], encoder_tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    tokenizer = load_tokenizer(tiny_bart)
-    token_id = tokenizer.convert_tokens_to_ids(token)
-    assert token_id != tokenizer.unk_token_id
-    assert _pieces(TokenBridge(tokenizer, encoder_tokenizer, [token_id]), 0) == pieces
+    symbols = [*pre_tokenizers.ByteLevel.alphabet(), "st", "Th", "The", "Ġt", "Ġth", "Ġthe", "Ġc", "Ġcu", "Ġcust"]
+    merges = [("s", "t"), ("T", "h"), ("Th", "e"), ("Ġ", "t"), ("Ġt", "h"), ("Ġth", "e")]
+    merges += [("Ġ", "c"), ("Ġc", "u"), ("Ġcu", "st")]
+    backend = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    bridge = TokenBridge(tokenizer, encoder_tokenizer, [tokenizer.convert_tokens_to_ids(token)])
+    assert _pieces(bridge, 0) == pieces
 
 
 def test_rows_are_means_of_their_pieces_and_special_tokens_are_zero(
@@ -108,8 +133,9 @@ def test_gradients_reach_the_embedding_table(
 
 @pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
 def test_alignment_holds_the_true_pieces_and_covers_each(
-    generator: str, bank: LabelBank, encoder_tokenizer: PreTrainedTokenizerBase, request: pytest.FixtureRequest
+    generator: str, bank: LabelBank, tiny_encoder: Path, request: pytest.FixtureRequest
 ) -> None:
+    encoder_tokenizer = load_tokenizer(tiny_encoder)
     tokenizer = load_tokenizer(request.getfixturevalue(generator))
     codec = ResponseCodec(bank, tokenizer)
     bridge = TokenBridge(tokenizer, encoder_tokenizer, range(len(tokenizer)))

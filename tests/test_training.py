@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lagamc.config import DataArguments, parse_arguments
+from lagamc.errors import LagamcError
+from lagamc.training import data_files, load_data, train
+from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly
+from tests.conftest import DESCRIPTIONS
+
+
+def test_metrics_file_holds_the_figures(trained_t5: Trained, trained_bart: Trained) -> None:
+    for trained in (trained_t5, trained_bart):
+        metrics = json.loads((trained.folder / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics == trained.figures
+        for name in ("dev_micro_f1", "dev_macro_f1", "test_micro_f1", "test_macro_f1", "test_generated_micro_f1"):
+            assert 0.0 <= metrics[name] <= 1.0
+        assert metrics["test_rows"] == 6
+        assert {name: row["support"] for name, row in metrics["test_labels"].items()} == {
+            "late": 3,
+            "broken": 2,
+            "refund": 2,
+            "praise": 1,
+        }
+    assert trained_t5.figures["threshold_goal"] == "macro_f1"
+    assert trained_bart.figures["threshold_goal"] == "micro_f1"
+
+
+def test_without_test_rows_there_are_no_test_figures(trained_whole: Trained) -> None:
+    metrics = json.loads((trained_whole.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert not [name for name in metrics if name.startswith("test_")]
+    assert "dev_micro_f1" in metrics
+
+
+def test_training_lowers_the_loss(trained_t5: Trained) -> None:
+    state = json.loads((trained_t5.folder / "checkpoint-30" / "trainer_state.json").read_text(encoding="utf-8"))
+    losses = [entry["cross_entropy"] for entry in state["log_history"] if "cross_entropy" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all("lambda" in entry and "semantic" in entry for entry in state["log_history"] if "loss" in entry)
+
+
+def test_only_adapters_encoder_and_lambda_are_trained(trained_t5: Trained) -> None:
+    config = json.loads((trained_t5.folder / "lagamc_config.json").read_text(encoding="utf-8"))
+    adapter = load_file(trained_t5.folder / "adapter_model.safetensors")
+    encoder = load_file(trained_t5.folder / "sentence_encoder" / "model.safetensors")
+    read = [weight for name, weight in encoder.items() if not name.startswith("pooler.")]
+    expected = sum(weight.numel() for weight in (*adapter.values(), *read)) + 1
+    assert config["figures"]["trainable_parameters"] == expected < config["figures"]["total_parameters"]
+
+
+def test_same_seed_same_model_another_seed_another(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    weights, figures = [], []
+    for number, seed in enumerate((7, 7, 8)):
+        output = tmp_path / str(number)
+        settings = ["--lora", "false", "--seed", str(seed), *NO_CHECKPOINTS, "--max_steps", "3"]
+        run = train_quickly(tiny_bart, tiny_encoder, session_data, output, *settings)
+        weights.append(load_file(output / "generator" / "model.safetensors"))
+        figures.append({name: value for name, value in run.figures.items() if name != "train_seconds"})
+    assert figures[0] == figures[1]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+    assert any(not torch.equal(weight, weights[2][name]) for name, weight in weights[0].items())
+
+
+def test_frozen_sentence_encoder_stays_as_it_was(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    settings = ["--train_sentence_encoder", "false", *NO_CHECKPOINTS, "--max_steps", "2"]
+    train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", *settings)
+    before = load_file(tiny_encoder / "model.safetensors")
+    after = load_file(tmp_path / "out" / "sentence_encoder" / "model.safetensors")
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+def test_best_checkpoint_is_the_one_that_is_saved(trained_t5: Trained) -> None:
+    state = json.loads((trained_t5.folder / "checkpoint-30" / "trainer_state.json").read_text(encoding="utf-8"))
+    best = load_file(trained_t5.folder / Path(state["best_model_checkpoint"]).name / "adapter_model.safetensors")
+    saved = load_file(trained_t5.folder / "adapter_model.safetensors")
+    assert best.keys() == saved.keys()
+    assert all(torch.equal(weight, saved[name]) for name, weight in best.items())
+
+
+# data
+
+
+def test_labels_file_takes_the_place_of_the_folder_s_own(data_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**DESCRIPTIONS, "late": "Delay"}), encoding="utf-8")
+    data = load_data(DataArguments(data_dir=str(data_dir), labels_file=str(other), unlabelled="keep"))
+    assert data.bank["late"] == "Delay"
+
+
+def test_dev_is_carved_out_of_training_where_it_is_absent(data_dir: Path) -> None:
+    (data_dir / "dev.jsonl").unlink()
+    data = load_data(DataArguments(data_dir=str(data_dir), unlabelled="keep", dev_fraction=0.2))
+    ids = {split: {example.id for example in examples} for split, examples in data.splits.items()}
+    assert len(ids["dev"]) == 1
+    assert ids["train"] | ids["dev"] == {f"train-{letter}" for letter in "abcdef"}
+    assert not ids["train"] & ids["dev"]
+
+
+def test_limits_of_rows(data_dir: Path) -> None:
+    arguments = DataArguments(data_dir=str(data_dir), unlabelled="keep", max_train_rows=4, max_test_rows=2)
+    assert {name: len(rows) for name, rows in load_data(arguments).splits.items()} == {"train": 4, "dev": 6, "test": 2}
+
+
+def test_demo_is_a_folder_of_the_package() -> None:
+    files = data_files(DataArguments(data_dir="demo"))
+    assert set(files) == {"train", "dev", "test", "labels"}
+    assert all(path.is_file() for path in files.values())
+
+
+def test_output_is_checked_before_the_data(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    arguments = parse_arguments(["--data_dir", str(tmp_path / "no"), "--output_dir", str(tmp_path / "file" / "out")])
+    with pytest.raises(LagamcError, match="output_dir"):
+        train(arguments)

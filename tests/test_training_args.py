@@ -1,0 +1,44 @@
+"""Precision and defaults of the training arguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lagamc.training_args import PRECISION_VARIABLE, LagamcTrainingArguments, settle_mixed_precision
+
+
+@pytest.mark.parametrize(
+    ("gpu", "matrix_units", "asked", "expected"),
+    [
+        (False, False, "bf16", "no"),
+        (False, True, "bf16", "bf16"),
+        (True, False, "bf16", "bf16"),
+        (False, False, "fp16", "fp16"),
+        (False, False, "no", "no"),
+    ],
+)
+def test_bf16_only_where_it_pays(
+    gpu: bool, matrix_units: bool, asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, asked)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units, raising=False)
+    assert settle_mixed_precision() == expected
+    assert os.environ[PRECISION_VARIABLE] == expected
+
+
+def test_arguments_take_the_settled_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, "bf16")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True).mixed_precision == "no"
+
+
+def test_selection_metric_decides_the_direction(tmp_path: Path) -> None:
+    arguments = LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True, selection_metric="loss")
+    assert arguments.metric_for_best_model == "loss"
+    assert arguments.greater_is_better is False
