@@ -57,6 +57,9 @@ class ModelArguments:
     )
     soft_tokens: str = field(default="softmax", metadata={"help": f"{', '.join(SOFT_TOKENS)}."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the soft tokens."})
+    semantic_share: float = field(
+        default=1.0, metadata={"help": "Share of a batch's rows on which the semantic term is taken in training."}
+    )
     lambda_mode: str = field(default="learnable", metadata={"help": f"{', '.join(LAMBDA_MODES)}."})
     lambda_initial: float = field(default=0.5, metadata={"help": "Lambda at the start (share of cross-entropy)."})
     lambda_minimum: float = field(default=0.1, metadata={"help": "How near a learnable lambda comes to 0 and 1."})
@@ -72,6 +75,7 @@ class ModelArguments:
         found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
         found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
         found += _not_between("temperature", self.temperature, 1e-3, 100)
+        found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
         found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
         found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
         low = self.lambda_minimum + 1e-3 if self.lambda_mode == "learnable" else 0.0

@@ -38,12 +38,15 @@ class LossSettings:
         semantic_form: `none`, `response` (paper), `description` or `contrastive`.
         soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
         temperature: of the soft tokens.
+        semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
+            encoder falls with it.
     """
 
     decision_weight: float = 10.0
     semantic_form: str = "response"
     soft_tokens: str = "softmax"
     temperature: float = 1.0
+    semantic_share: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -203,7 +206,8 @@ class LagamcModel(nn.Module):
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
         semantic = torch.zeros_like(cross_entropy)
         if self.settings.semantic_form != "none":
-            semantic = self.semantic_loss(logits, targets, label_index)
+            rows = max(1, round(self.settings.semantic_share * len(labels))) if self.training else len(labels)
+            semantic = self.semantic_loss(logits[:rows], targets[:rows], label_index[:rows])
         return LagamcOutput(cross_entropy=cross_entropy, semantic=semantic, decision_loss=decision_loss)
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:

@@ -163,6 +163,7 @@ def build_model(
         model_arguments.semantic_form,
         model_arguments.soft_tokens,
         model_arguments.temperature,
+        model_arguments.semantic_share,
     )
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
