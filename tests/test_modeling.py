@@ -343,3 +343,19 @@ def test_strip_response() -> None:
     assert strip_response([2, 5, 6, 2, 7, -100], end_token_id=2, skip=[1]) == [5, 6]  # BART starts with its end token
     assert strip_response([2, 2, 1, 1], end_token_id=2, skip=[1]) == []
     assert strip_response([0, 5, 6], end_token_id=1, skip=[0]) == [5, 6]
+
+
+def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    """In training alone: half of the rows give the loss that those rows give by themselves."""
+    model = make_model(tiny_t5).train()
+    batch = _batch(model)
+    half = {name: value[:2] for name, value in batch.items()}
+    alone = model(**half).semantic
+    assert not torch.isclose(model(**batch).semantic, alone)
+    model.settings.semantic_share = 0.5
+    torch.testing.assert_close(model(**batch).semantic, alone)
+    whole = model.eval()(**batch).semantic
+    model.settings.semantic_share = 1.0
+    assert torch.equal(model(**batch).semantic, whole)
