@@ -4,9 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# glibc gives large blocks back to the system after every step; keeping them makes CPU steps up to a half faster
-export MALLOC_MMAP_MAX_ ?= 0
-export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help install demo test test-slow style quality benchmark-quick clean

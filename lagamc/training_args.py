@@ -27,6 +27,13 @@ def settle_mixed_precision() -> str:
     return precision
 
 
+def use_all_cores() -> None:
+    """Without a GPU `accelerate launch` leaves each process one thread unless it is told otherwise: takes its share."""
+    if os.environ.get("OMP_NUM_THREADS") == "1" and not torch.accelerator.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 @dataclass
 class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     """Training arguments.
@@ -78,6 +85,7 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         settle_mixed_precision()  # before `TrainingArguments` reads the variable
+        use_all_cores()
         self.metric_for_best_model = self.selection_metric
         self.greater_is_better = not self.selection_metric.endswith("loss")
         super().__post_init__()

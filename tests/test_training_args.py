@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lagamc.training_args import PRECISION_VARIABLE, LagamcTrainingArguments, settle_mixed_precision
+from lagamc.training_args import PRECISION_VARIABLE, LagamcTrainingArguments, settle_mixed_precision, use_all_cores
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,17 @@ def test_selection_metric_decides_the_direction(tmp_path: Path) -> None:
     arguments = LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True, selection_metric="loss")
     assert arguments.metric_for_best_model == "loss"
     assert arguments.greater_is_better is False
+
+
+@pytest.mark.parametrize(("set_to", "processes", "expected"), [("1", "1", 4), ("1", "2", 2), ("3", "1", 1)])
+def test_threads_left_at_one_by_the_launcher(
+    set_to: str, processes: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = [1]
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    use_all_cores()
+    assert taken[-1] == expected
