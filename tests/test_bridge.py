@@ -14,7 +14,6 @@ from lagamc.generators import load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.prompts import ResponseCodec
 
-
 PIECES = ["the", "wai", "parcel", "waiting", "customer", "cu", "c", ".", ":", "##t", "##st", "##r", "##ok", "##en"]
 TOKENS = ["▁th", "▁wait", "▁parcel", "▁c", "roken", "st", "T", "in", "e", "g", ".", ":", "▁", "a", "▁a"]
 

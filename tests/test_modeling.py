@@ -158,9 +158,9 @@ def test_long_responses_are_cut_as_the_encoder_cuts_them(
     assert not torch.equal(beyond, batch["labels"])
     assert _semantic(model, batch, _one_hot(model, beyond)).item() == pytest.approx(0.0, abs=1e-5)
     within = batch["labels"].clone()
-    within[0, 1] = within[0, 2]
+    within[0, 1:9] = within[0, 9]
     assert not torch.equal(within, batch["labels"])
-    assert _semantic(model, batch, _one_hot(model, within)).item() > 1e-3
+    assert _semantic(model, batch, _one_hot(model, within)).item() > 1e-4
 
 
 # gradients
@@ -237,22 +237,15 @@ def test_a_batch_without_any_label_keeps_every_weight_in_the_graph(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_trained_weight_is_used_in_every_step(
-    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+@pytest.mark.parametrize("lora", [False, True])
+def test_every_trained_weight_is_used_in_a_step(
+    form: str, lora: bool, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
-    """Without a search for unused weights `DistributedDataParallel` raises behind a step that left some out."""
-    model = make_model(tiny_t5, lora=True, semantic_form=form).train()
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0, world_size=1
-    )
-    try:
-        parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=False)
-        for label_sets in (LABEL_SETS, [[], [], [], []], LABEL_SETS):
-            output = parallel(**_batch(model, label_sets))
-            model.balance(output.cross_entropy, output.semantic).backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    """Without a search for unused weights `DistributedDataParallel` fails behind a step that left some out."""
+    model = make_model(tiny_t5, lora=lora, semantic_form=form).train()
+    output = model(**_batch(model))
+    model.balance(output.cross_entropy, output.semantic).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 # logits and cross-entropy

@@ -10,7 +10,7 @@ import pytest
 
 from lagamc import cli
 from lagamc.config import parse_arguments
-from tests.artifacts import Trained, session_data, trained_t5  # noqa: F401
+from tests.artifacts import Trained
 
 ROOT = Path(__file__).parent.parent
 
