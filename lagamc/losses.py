@@ -51,17 +51,26 @@ def soft_tokens(logits: Tensor, kind: str, temperature: float, training: bool) -
     return F.gumbel_softmax(scaled, tau=temperature, hard=kind == "gumbel_hard", dim=-1)
 
 
-def cosine_loss(generated: Tensor, target: Tensor) -> Tensor:
-    """`1 - CosSim(v_gen, v_target)`, averaged over the rows (L_semantic of equation 1).
+def cosine_loss(generated: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """`1 - CosSim(v_gen, v_target)` (L_semantic of equation 1).
 
     Args:
         generated: (rows, dimensions).
         target: (rows, dimensions).
+        weights: (rows,) of a weighted sum; None takes the mean.
     """
-    return (1 - F.cosine_similarity(generated, target, dim=-1)).mean()
+    losses = 1 - F.cosine_similarity(generated, target, dim=-1)
+    return losses.mean() if weights is None else (losses * weights).sum()
 
 
-def contrastive_loss(generated: Tensor, bank: Tensor, labels: Tensor, present: Tensor, scale: float = 20.0) -> Tensor:
+def contrastive_loss(
+    generated: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    present: Tensor,
+    scale: float = 20.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Each generated description against every description of the bank.
 
     The other labels of the same row are no negatives: they are masked.
@@ -72,10 +81,12 @@ def contrastive_loss(generated: Tensor, bank: Tensor, labels: Tensor, present: T
         labels: (descriptions,) bank position of each generated description.
         present: (descriptions, labels) whether the row of the description carries the label.
         scale: inverse temperature of the cosine similarities.
+        weights: (descriptions,) of a weighted sum; None takes the mean.
     """
     similarities = F.normalize(generated, dim=-1) @ F.normalize(bank, dim=-1).T * scale
     own = F.one_hot(labels, bank.shape[0]).bool()
-    return F.cross_entropy(similarities.masked_fill(present & ~own, float("-inf")), labels)
+    losses = F.cross_entropy(similarities.masked_fill(present & ~own, float("-inf")), labels, reduction="none")
+    return losses.mean() if weights is None else (losses * weights).sum()
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:

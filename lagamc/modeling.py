@@ -224,7 +224,7 @@ class LagamcModel(nn.Module):
             ).logits
 
     def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> Tensor:
-        """L_semantic in the form of the settings.
+        """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
 
         Args:
             logits: (rows, response, vocabulary).
@@ -252,14 +252,16 @@ class LagamcModel(nn.Module):
         if settings.semantic_form == "response":
             generated = self._encode_joined(pieces, lengths, rows)
             target = self._encode_joined(table[self.piece_ids[label]], lengths, rows)
-            return cosine_loss(generated, target)
+            return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
         generated = self._encode_joined(pieces, lengths, torch.arange(len(rows), device=rows.device))
         bank = self.encode_bank()
+        # per row first, then over all rows: independent of how rows are spread over micro-batches
+        weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
         if settings.semantic_form == "description":
-            return cosine_loss(generated, bank[label])
+            return cosine_loss(generated, bank[label], weights)
         carried = torch.zeros(len(label_index), len(bank), dtype=torch.bool, device=label.device)
         carried[rows, label] = True
-        return contrastive_loss(generated, bank, label, carried[rows])
+        return contrastive_loss(generated, bank, label, carried[rows], weights=weights)
 
     def encode_bank(self) -> Tensor:
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""

@@ -132,7 +132,9 @@ def test_another_response_costs_its_distance_by_encode(
         expected = F.cross_entropy(scores, torch.tensor([p[2] for p in parts]), reduction="none")
     assert expected.max() > 0.01
     value = _semantic(model, batch, _one_hot(model, written))
-    assert value.item() == pytest.approx(expected.mean().item(), abs=1e-5)
+    owners = [p[3] for p in parts] if form != "response" else list(dict.fromkeys(p[3] for p in parts))
+    per_row = [expected[[i for i, owner in enumerate(owners) if owner == row]].mean().item() for row in set(owners)]
+    assert value.item() == pytest.approx(sum(per_row) / len(written), abs=1e-5)  # a row without labels counts as 0
 
 
 @pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
@@ -212,14 +214,24 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_rows_without_labels_add_nothing_to_the_semantic_term(
+def test_rows_without_labels_count_as_zero_in_the_semantic_term(
     form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     model = make_model(tiny_t5, semantic_form=form).eval()
     labelled = [i for i, labels in enumerate(LABEL_SETS) if labels]
     full = model(**_batch(model)).semantic
     fewer = model(**_batch(model, [LABEL_SETS[i] for i in labelled], [TEXTS[i] for i in labelled])).semantic
-    assert full.item() == pytest.approx(fewer.item(), abs=1e-5)
+    assert full.item() == pytest.approx(fewer.item() * len(labelled) / len(LABEL_SETS), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_semantic_term_is_the_mean_of_its_rows(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    """Micro-batches, also those without any label, add up to the whole batch."""
+    model = make_model(tiny_t5, semantic_form=form).eval()
+    rows = [model(**_batch(model, [labels], [text])).semantic for labels, text in zip(LABEL_SETS, TEXTS, strict=True)]
+    torch.testing.assert_close(model(**_batch(model)).semantic, torch.stack(rows).mean(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
