@@ -3,6 +3,7 @@
 adapter_config.json, adapter_model.safetensors   trained with LoRA: a plain PEFT adapter
 generator/                                       trained without LoRA: loads with its Auto class
 sentence_encoder/                                loads with SentenceTransformer(folder)
+retrieval.safetensors                            trained with a retrieval term: its scale, offset, projection
 lagamc_config.json                               everything else that a prediction depends on
 labels.json                                      label -> description
 README.md                                        the model card
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model
+from safetensors.torch import load_model, save_model
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from lagamc.errors import LagamcError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "README.md"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+RETRIEVAL_FILE = "retrieval.safetensors"
 GENERATOR_FOLDER, ENCODER_FOLDER = "generator", "sentence_encoder"
 PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate")
 
@@ -113,6 +115,10 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
         model.sentence_encoder.save_pretrained(
             str(folder / ENCODER_FOLDER), create_model_card=False, safe_serialization=True
         )
+        if model.retrieval is not None:
+            save_model(model.retrieval, str(folder / RETRIEVAL_FILE))
+        else:
+            (folder / RETRIEVAL_FILE).unlink(missing_ok=True)  # of an earlier run
         config.lambda_mode, config.lambda_value = model.balance.mode, float(model.balance.value.detach())
         config.lambda_minimum = model.balance.minimum
         config.lambda_state = {k: v.detach().flatten().tolist() for k, v in model.balance.state_dict().items()}
@@ -129,7 +135,7 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
 def published_files(folder: str | Path) -> list[str]:
     """The files of a folder that belong to the artifact, relative; nothing else is ever published."""
     folder = Path(folder)
-    names = [*ADAPTER_FILES, CONFIG_FILE, LABELS_FILE, CARD_FILE]
+    names = [*ADAPTER_FILES, RETRIEVAL_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE]
     files = [folder / name for name in names]
     for part in (GENERATOR_FOLDER, ENCODER_FOLDER):
         files += [
@@ -175,6 +181,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
     needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
+    needed += [RETRIEVAL_FILE] if config.loss.get("retrieval_weight") else []
     missing = [name for name in needed if not (folder / name).is_file()]
     if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
         missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
@@ -247,6 +254,7 @@ def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[La
     model = LagamcModel(
         generator, encoder, tokenizer, codec, balance, LossSettings(**config.loss), config.label_vocabulary
     )
+    _load_retrieval(model, folder)
     return model.eval(), config
 
 
@@ -269,7 +277,16 @@ def load_weights(model: LagamcModel, folder: str | Path) -> None:
         model.sentence_encoder.load_state_dict(load_sentence_encoder(folder / ENCODER_FOLDER).state_dict())
     except (OSError, RuntimeError, SafetensorError) as error:
         raise LagamcError(f"{folder}: the weights do not fit the model ({error})") from error
+    _load_retrieval(model, folder)
     _load_balance(model.balance, config, folder)
+
+
+def _load_retrieval(model: LagamcModel, folder: Path) -> None:
+    if model.retrieval is not None:
+        try:
+            load_model(model.retrieval, folder / RETRIEVAL_FILE)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise LagamcError(f"{folder / RETRIEVAL_FILE}: the weights do not fit the model ({error})") from error
 
 
 def _load_balance(balance: LossBalance, config: ArtifactConfig, folder: Path) -> None:

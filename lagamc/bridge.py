@@ -5,12 +5,12 @@ pieces. Two things bind them:
 
 * a sparse matrix A (generator token -> the encoder's pieces of its surface string, averaged), the identity where the
   vocabularies coincide;
-* for every description the pieces that the encoder really cuts it into, aligned by character offsets with the
-  generator's tokens.
+* for every text that the generator's most probable tokens spell, the pieces that the encoder really cuts it into,
+  aligned by character offsets with the generator's tokens.
 
-Training is teacher-forced, so the true pieces are known: their embeddings are used as they are and only the
-*difference* between the predicted and the true token, `(p A) E - (onehot A) E`, is added where they overlap. At a
-perfect prediction the bridge is exact; everywhere else the gradient flows.
+The embeddings of the real pieces are used as they are, and only the *difference* between the soft token and the most
+probable one, `(p A) E - (onehot A) E`, is added where they overlap. So the bridge is exact wherever the generator is
+sure, at the target and at any other text, and the gradient flows everywhere.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ANCHOR = "a"
+CACHE_SIZE = 20_000  # texts whose alignment is kept
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,42 @@ class AlignedText:
 
     piece_ids: list[int]
     alignment: Tensor
+
+
+@dataclass(frozen=True)
+class PaddedAlignments:
+    """Several `AlignedText`s as tensors.
+
+    Args:
+        piece_ids: (texts, pieces), padded.
+        alignment: (texts, pieces, tokens), 0 on padding.
+        lengths: (texts,) pieces of each.
+    """
+
+    piece_ids: Tensor
+    alignment: Tensor
+    lengths: Tensor
+
+    def to(self, device: torch.device) -> PaddedAlignments:
+        """The same on another device."""
+        return PaddedAlignments(self.piece_ids.to(device), self.alignment.to(device), self.lengths.to(device))
+
+
+def pad_alignments(texts: Sequence[AlignedText], tokens: int, padding_id: int) -> PaddedAlignments:
+    """Fills texts up to the longest.
+
+    Args:
+        texts: at least one.
+        tokens: width of the last axis.
+        padding_id: of the encoder.
+    """
+    lengths = torch.tensor([len(text.piece_ids) for text in texts])
+    ids = torch.full((len(texts), int(lengths.max())), padding_id)
+    alignment = torch.zeros(len(texts), ids.shape[1], tokens)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.piece_ids)] = torch.tensor(text.piece_ids, dtype=torch.long)
+        alignment[row, : text.alignment.shape[0], : text.alignment.shape[1]] = text.alignment
+    return PaddedAlignments(ids, alignment, lengths)
 
 
 class TokenBridge(nn.Module):
@@ -67,6 +104,7 @@ class TokenBridge(nn.Module):
         self.generator_tokenizer, self.encoder_tokenizer = generator_tokenizer, encoder_tokenizer
         self.is_identity = generator_tokenizer.get_vocab() == encoder_tokenizer.get_vocab()
         pieces = [[token] if self.is_identity else self._pieces(token) for token in token_ids]
+        self._aligned: dict[tuple[int, ...], AlignedText] = {}
         # A in the layout of `embedding_bag`: a row's pieces, where each row begins, the weight of each piece
         counts = torch.tensor([len(ids) for ids in pieces], dtype=torch.long)
         self.register_buffer("columns", torch.tensor([p for ids in pieces for p in ids], dtype=torch.long), False)
@@ -116,8 +154,16 @@ class TokenBridge(nn.Module):
         """Aligns the encoder's pieces of a text with the generator's tokens of it.
 
         Args:
-            token_ids: the generator's tokens of the text, special tokens excluded.
+            token_ids: the generator's tokens of the text; special ones spell nothing.
         """
+        key = tuple(token_ids)
+        if key not in self._aligned:
+            if len(self._aligned) >= CACHE_SIZE:
+                self._aligned.clear()
+            self._aligned[key] = self._align(key)
+        return self._aligned[key]
+
+    def _align(self, token_ids: tuple[int, ...]) -> AlignedText:
         if self.is_identity:
             return AlignedText(list(token_ids), torch.eye(len(token_ids)))
         text = decode_text(self.generator_tokenizer, token_ids)

@@ -108,7 +108,14 @@ class LagamcClassifier:
         old = self.model
         codec = ResponseCodec(bank, old.tokenizer, self.config.label_order, self.config.label_counts)
         model = LagamcModel(
-            old.generator, old.sentence_encoder, old.tokenizer, codec, old.balance, old.settings, old.restricted
+            old.generator,
+            old.sentence_encoder,
+            old.tokenizer,
+            codec,
+            old.balance,
+            old.settings,
+            old.restricted,
+            old.retrieval,
         )
         return LagamcClassifier(model, replace(self.config), str(self.device))
 

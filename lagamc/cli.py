@@ -56,14 +56,14 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     parser.add_argument("--batch_size", type=_positive, default=32, help="texts computed at a time")
     _add_device(parser)
     options = parser.parse_args(arguments)
+    if options.input != "-" and not os.path.isfile(options.input):
+        raise LagamcError(f"{options.input}: no such input file")
 
     from lagamc.classifier import LagamcClassifier
     from lagamc.data import Columns
     from lagamc.streaming import check_target, predict_file
 
     check_target(options.output)
-    if options.input != "-" and not os.path.isfile(options.input):
-        raise LagamcError(f"{options.input}: no such input file")
     classifier = LagamcClassifier.from_pretrained(options.model, options.device)
     summary = predict_file(
         classifier,

@@ -57,8 +57,17 @@ class ModelArguments:
     )
     soft_tokens: str = field(default="softmax", metadata={"help": f"{', '.join(SOFT_TOKENS)}."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the soft tokens."})
+    final_temperature: float | None = field(
+        default=None, metadata={"help": "Where the temperature is led to over the run; default: it stays."}
+    )
     semantic_share: float = field(
         default=1.0, metadata={"help": "Share of a batch's rows on which the semantic term is taken in training."}
+    )
+    retrieval_weight: float = field(
+        default=0.3,
+        metadata={
+            "help": "Weight of the retrieval term (text against all descriptions), added to cross-entropy; 0: off."
+        },
     )
     lambda_mode: str = field(default="learnable", metadata={"help": f"{', '.join(LAMBDA_MODES)}."})
     lambda_initial: float = field(default=0.5, metadata={"help": "Lambda at the start (share of cross-entropy)."})
@@ -75,7 +84,10 @@ class ModelArguments:
         found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
         found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
         found += _not_between("temperature", self.temperature, 1e-3, 100)
+        if self.final_temperature is not None:
+            found += _not_between("final_temperature", self.final_temperature, 1e-3, 100)
         found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
+        found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
         found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
         found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
         low = self.lambda_minimum + 1e-3 if self.lambda_mode == "learnable" else 0.0
@@ -204,11 +216,25 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     return parsed[0], parsed[1], training
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict[str, Any]:
     """Values of a YAML file, typed as the command line types them; what is wrong is added to the problems."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        values = yaml.load(text, _UniqueKeys) or {}
     except FileNotFoundError as error:
         raise LagamcError(f"{path}: no such configuration file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

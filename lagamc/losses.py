@@ -11,6 +11,11 @@ SEMANTIC_FORMS = ("none", "response", "description", "contrastive")
 LAMBDA_MODES = ("learnable", "fixed", "uncertainty")
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision becomes float32, in which losses are computed and noise is drawn; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def response_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy averaged over the tokens of each response, then over the rows (L_CE of equation 1).
 
@@ -24,7 +29,8 @@ def response_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> 
     Returns:
         a scalar in nats a token.
     """
-    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(weights)
+    losses = F.cross_entropy(at_least_float32(logits).flatten(0, 1), targets.flatten(), reduction="none")
+    losses = losses.view_as(weights)
     return ((losses * weights).sum(1) / weights.sum(1).clamp_min(1e-8)).mean()
 
 
@@ -45,7 +51,7 @@ def soft_tokens(logits: Tensor, kind: str, temperature: float, training: bool) -
     """
     if kind not in SOFT_TOKENS:
         raise ValueError(f"soft tokens: expected one of {SOFT_TOKENS}, found {kind!r}")
-    scaled = logits.float() if logits.dtype != torch.float64 else logits
+    scaled = at_least_float32(logits)
     if kind == "softmax" or not training:
         return torch.softmax(scaled / temperature, dim=-1)
     return F.gumbel_softmax(scaled, tau=temperature, hard=kind == "gumbel_hard", dim=-1)
@@ -87,6 +93,51 @@ def contrastive_loss(
     own = F.one_hot(labels, bank.shape[0]).bool()
     losses = F.cross_entropy(similarities.masked_fill(present & ~own, float("-inf")), labels, reduction="none")
     return losses.mean() if weights is None else (losses * weights).sum()
+
+
+class LabelRetrieval(nn.Module):
+    """How well a text fits each description, from the generator's encoder alone.
+
+    The mean of the generator's encoder states is compared with the sentence encoder's embedding of every description:
+    the logit of a label is `scale * cosine + offset` (Zhai et al., 2023, sigmoid loss). In training this term shows
+    the encoder all labels at once, which the decisions of the decoder then build upon; in prediction it scores a whole
+    bank, labels never seen included, without a decoder pass.
+
+    Args:
+        hidden_size: of the generator's encoder.
+        dimensions: of the sentence embeddings; where they differ a linear map lies between.
+    """
+
+    def __init__(self, hidden_size: int, dimensions: int):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.offset = nn.Parameter(torch.tensor(-3.0))
+        self.projection = None if hidden_size == dimensions else nn.Linear(hidden_size, dimensions, bias=False)
+
+    def forward(self, states: Tensor, attention_mask: Tensor, bank: Tensor) -> Tensor:
+        """Logits, (rows, labels), float32 or wider.
+
+        Args:
+            states: (rows, tokens, hidden) of the generator's encoder.
+            attention_mask: (rows, tokens).
+            bank: (labels, dimensions) embeddings of the descriptions.
+        """
+        weights = attention_mask[..., None].to(states.dtype)
+        texts = (states * weights).sum(1) / weights.sum(1).clamp_min(1)
+        if self.projection is not None:
+            texts = self.projection(texts)
+        cosine = F.normalize(texts.to(bank.dtype), dim=-1) @ F.normalize(bank, dim=-1).T
+        return cosine * self.log_scale.exp() + self.offset
+
+
+def retrieval_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy summed over the labels, averaged over the rows, nats a row.
+
+    Args:
+        logits: (rows, labels).
+        truth: (rows, labels), 0 or 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none").sum(1).mean()
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:

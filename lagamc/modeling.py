@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from lagamc.bridge import TokenBridge
+from lagamc.bridge import PaddedAlignments, TokenBridge, pad_alignments
 from lagamc.losses import (
+    LabelRetrieval,
     LossBalance,
     contrastive_loss,
     cosine_loss,
     mean_pairwise_cosine,
     response_cross_entropy,
+    retrieval_loss,
     soft_tokens,
 )
 from lagamc.prompts import ResponseCodec, special_tokens
@@ -38,15 +40,19 @@ class LossSettings:
         semantic_form: `none`, `response` (paper), `description` or `contrastive`.
         soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
         temperature: of the soft tokens.
+        final_temperature: where it is led to over the run, geometrically; None leaves it as it is.
         semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
             encoder falls with it.
+        retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
     """
 
     decision_weight: float = 10.0
     semantic_form: str = "response"
     soft_tokens: str = "softmax"
     temperature: float = 1.0
+    final_temperature: float | None = None
     semantic_share: float = 1.0
+    retrieval_weight: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,11 +65,13 @@ class LagamcOutput(ModelOutput):
     Args:
         cross_entropy: L_CE of equation 1, nats a token, decisions weighted.
         semantic: L_semantic of equation 1; 0 without a semantic form.
+        retrieval: nats a row of telling a row's labels by the similarity of text and descriptions; 0 where it is off.
         decision_loss: nats a response that its decisions cost, without gradient.
     """
 
     cross_entropy: Tensor | None = None
     semantic: Tensor | None = None
+    retrieval: Tensor | None = None
     decision_loss: Tensor | None = None
 
 
@@ -84,6 +92,7 @@ class LagamcModel(nn.Module):
         balance: lambda.
         settings: of the losses.
         label_vocabulary: whether the softmax ranges over the tokens of the descriptions alone.
+        retrieval: a trained retrieval part; None makes a new one where the settings weigh it.
     """
 
     main_input_name = "input_ids"
@@ -102,6 +111,7 @@ class LagamcModel(nn.Module):
         balance: LossBalance,
         settings: LossSettings,
         label_vocabulary: bool = True,
+        retrieval: LabelRetrieval | None = None,
     ):
         super().__init__()
         self.generator = generator
@@ -111,8 +121,13 @@ class LagamcModel(nn.Module):
             pooler.requires_grad_(False)
         self.balance = balance
         self.settings = settings
+        self.temperature = settings.temperature
         self.tokenizer = tokenizer
         self.restricted = label_vocabulary
+        if retrieval is None and settings.retrieval_weight > 0:
+            hidden_size = self.base_generator.get_encoder().config.hidden_size
+            retrieval = LabelRetrieval(hidden_size, self.embedding_dimensions)
+        self.retrieval = retrieval
         self.set_labels(codec)
 
     def set_labels(self, codec: ResponseCodec) -> None:
@@ -126,19 +141,15 @@ class LagamcModel(nn.Module):
         encoder_tokenizer = self.sentence_encoder.tokenizer
         self.bridge = TokenBridge(self.tokenizer, encoder_tokenizer, self.vocabulary.token_ids.tolist()).to(device)
         head, tail = special_tokens(encoder_tokenizer)
-        aligned = [self.bridge.align(ids) for ids in codec.token_ids]
-        pieces = max(len(text.piece_ids) for text in aligned)
-        tokens_most = max(len(ids) for ids in codec.token_ids)
-        padding = encoder_tokenizer.pad_token_id or 0
-        ids = torch.full((len(aligned), pieces), padding)
-        alignment = torch.zeros(len(aligned), pieces, tokens_most)
-        for row, text in enumerate(aligned):
-            ids[row, : len(text.piece_ids)] = torch.tensor(text.piece_ids)
-            alignment[row, : text.alignment.shape[0], : text.alignment.shape[1]] = text.alignment
-        self.register_buffer("piece_ids", ids.to(device), persistent=False)
-        self.register_buffer("alignment", alignment.to(device), persistent=False)
-        lengths = torch.tensor([len(text.piece_ids) for text in aligned])
-        self.register_buffer("piece_lengths", lengths.to(device), persistent=False)
+        self.padding_id = int(encoder_tokenizer.pad_token_id or 0)
+        aligned = pad_alignments(
+            [self.bridge.align(ids) for ids in codec.token_ids],
+            max(len(ids) for ids in codec.token_ids),
+            self.padding_id,
+        ).to(device)
+        self.register_buffer("piece_ids", aligned.piece_ids, persistent=False)
+        self.register_buffer("alignment", aligned.alignment, persistent=False)
+        self.register_buffer("piece_lengths", aligned.lengths, persistent=False)
         self.register_buffer("head_ids", torch.tensor(head, dtype=torch.long, device=device), persistent=False)
         self.register_buffer("tail_ids", torch.tensor(tail, dtype=torch.long, device=device), persistent=False)
 
@@ -167,6 +178,11 @@ class LagamcModel(nn.Module):
         return encoder_backbone(self.sentence_encoder).get_input_embeddings().weight
 
     @property
+    def embedding_dimensions(self) -> int:
+        """Of the sentence embeddings."""
+        return int(self.sentence_encoder.get_embedding_dimension() or self.embedding_table.shape[1])
+
+    @property
     def device(self) -> torch.device:
         return self.piece_ids.device
 
@@ -179,6 +195,15 @@ class LagamcModel(nn.Module):
 
     # losses
 
+    def anneal(self, progress: float) -> None:
+        """Sets the temperature of the soft tokens for a point of the run.
+
+        Args:
+            progress: share of the steps that are done, 0 to 1.
+        """
+        start, end = self.settings.temperature, self.settings.final_temperature
+        self.temperature = start if end is None else start * (end / start) ** progress
+
     def forward(
         self,
         input_ids: Tensor,
@@ -186,6 +211,7 @@ class LagamcModel(nn.Module):
         labels: Tensor,
         label_index: Tensor,
         decisions: Tensor,
+        truth: Tensor,
     ) -> LagamcOutput:
         """The named losses of a batch.
 
@@ -195,12 +221,12 @@ class LagamcModel(nn.Module):
             labels: (rows, response) target tokens, -100 on padding.
             label_index: (rows, response) bank position of each token's label, -1 on the end token, -100 on padding.
             decisions: (rows, response) bool, tokens at which labels part.
+            truth: (rows, labels), 0 or 1: all labels of each row, also those cut from its response.
         """
-        logits = self.response_logits(input_ids, attention_mask, labels)
+        logits, states = self.response_logits(input_ids, attention_mask, labels)
         targets = self.vocabulary.localise(labels)
-        present = (labels >= 0).to(logits.dtype)
-        weights = present * torch.where(decisions, self.settings.decision_weight, 1.0)
-        cross_entropy = response_cross_entropy(logits, targets, weights.float())
+        weights = (labels >= 0) * torch.where(decisions, self.settings.decision_weight, 1.0)
+        cross_entropy = response_cross_entropy(logits, targets, weights)
         with torch.no_grad():
             surprisal = -torch.log_softmax(logits.float(), dim=-1).gather(-1, targets[..., None])[..., 0]
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
@@ -208,20 +234,30 @@ class LagamcModel(nn.Module):
         if self.settings.semantic_form != "none":
             rows = max(1, round(self.settings.semantic_share * len(labels))) if self.training else len(labels)
             semantic = self.semantic_loss(logits[:rows], targets[:rows], label_index[:rows])
-        return LagamcOutput(cross_entropy=cross_entropy, semantic=semantic, decision_loss=decision_loss)
+        retrieval = torch.zeros_like(cross_entropy)
+        if self.retrieval is not None:
+            retrieval = retrieval_loss(self.retrieval(states, attention_mask, self.encode_bank()), truth)
+        return LagamcOutput(
+            cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
+        )
 
-    def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Teacher-forced logits over the vocabulary in use, (rows, response, vocabulary)."""
+    def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher-forced logits over the vocabulary in use, and the encoder's states.
+
+        Returns:
+            (rows, response, vocabulary) and (rows, tokens, hidden).
+        """
         base: Any = self.base_generator
         decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=labels)
         with self.vocabulary.restricted_head(base):
-            return self.generator(
+            output = self.generator(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=(torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long(),
                 use_cache=False,
-            ).logits
+            )
+        return output.logits, output.encoder_last_hidden_state
 
     def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> Tensor:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
@@ -232,10 +268,13 @@ class LagamcModel(nn.Module):
             label_index: (rows, response), see `forward`.
         """
         settings = self.settings
-        soft = soft_tokens(logits, settings.soft_tokens, settings.temperature, self.training)
+        soft = soft_tokens(logits, settings.soft_tokens, self.temperature, self.training)
         table = self.embedding_table
         token_embeddings = self.bridge.embed(table)
-        difference = soft.to(table.dtype) @ token_embeddings - token_embeddings[targets]
+        # the text that the most probable tokens spell is embedded as the encoder reads it; where the vocabularies
+        # coincide every token is its own piece, and any text does
+        anchor = targets if self.bridge.is_identity else soft.argmax(-1)
+        difference = soft.to(table.dtype) @ token_embeddings - token_embeddings[anchor]
 
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
@@ -246,14 +285,20 @@ class LagamcModel(nn.Module):
         steps = torch.arange(self.alignment.shape[2], device=label.device)
         positions = (starts[:, None] + steps).clamp_max(label_index.shape[1] - 1)
         own = difference[rows[:, None], positions]  # beyond its end the alignment is 0
-        pieces = table[self.piece_ids[label]] + self.alignment[label].to(table.dtype) @ own
-        lengths = self.piece_lengths[label]
+        if self.bridge.is_identity:
+            written = PaddedAlignments(self.piece_ids[label], self.alignment[label], self.piece_lengths[label])
+        else:
+            tokens = self.vocabulary.token_ids[anchor[rows[:, None], positions]].tolist()
+            sizes = [len(self.codec.token_ids[i]) for i in label.tolist()]
+            texts = [self.bridge.align(ids[:size]) for ids, size in zip(tokens, sizes, strict=True)]
+            written = pad_alignments(texts, self.alignment.shape[2], self.padding_id).to(label.device)
+        pieces = table[written.piece_ids] + written.alignment.to(table.dtype) @ own
 
         if settings.semantic_form == "response":
-            generated = self._encode_joined(pieces, lengths, rows)
-            target = self._encode_joined(table[self.piece_ids[label]], lengths, rows)
+            generated = self._encode_joined(pieces, written.lengths, rows)
+            target = self._encode_joined(table[self.piece_ids[label]], self.piece_lengths[label], rows)
             return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
-        generated = self._encode_joined(pieces, lengths, torch.arange(len(rows), device=rows.device))
+        generated = self._encode_joined(pieces, written.lengths, torch.arange(len(rows), device=rows.device))
         bank = self.encode_bank()
         # per row first, then over all rows: independent of how rows are spread over micro-batches
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
@@ -267,6 +312,18 @@ class LagamcModel(nn.Module):
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
         everything = torch.arange(len(self.piece_ids), device=self.device)
         return self._encode_joined(self.embedding_table[self.piece_ids], self.piece_lengths, everything)
+
+    @torch.no_grad()
+    def bridge_similarities(self) -> Tensor:
+        """Fidelity of the bridge: cosine between each description through it and the same encoded as text, (labels,).
+
+        1 where the bridge is exact; less where the generator's tokenizer does not bring a description back.
+        """
+        with self.evaluating():
+            through = self.encode_bank().float()
+            texts = [text + "." for text in self.codec.bank.descriptions]
+            encoded = self.sentence_encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+        return torch.nn.functional.cosine_similarity(through, encoded.float().to(through.device))
 
     @torch.no_grad()
     def collapse(self) -> float:

@@ -22,7 +22,7 @@ MINIMUM_PATH = 1e-3  # sets less probable than this are not followed further
 
 
 class LabelScorer:
-    """Label probabilities from a beam over label sets.
+    """Label probabilities from a beam over label sets, averaged with those of retrieval where the model has that part.
 
     A response is a chain of choices: at the start and after each description one more label or the end. With a fixed
     label order every set of labels is written in exactly one way, so the product of its choices is the probability of
@@ -50,6 +50,8 @@ class LabelScorer:
         self.end = int(vocabulary.localise(torch.tensor([self.codec.end_token_id])))
         self.ordered = self.codec.order != "given"
         self.ranks = np.array([self.codec.rank[label] for label in range(len(self.codec.bank))])
+        with torch.no_grad():
+            self.bank_embeddings = None if model.retrieval is None else model.encode_bank()
 
     @torch.no_grad()
     def score(self, input_ids: Tensor, attention_mask: Tensor) -> np.ndarray:
@@ -59,9 +61,17 @@ class LabelScorer:
             input_ids: (rows, tokens) prompt and text.
             attention_mask: (rows, tokens).
         """
-        base = self.model.base_generator
-        hidden = base.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
-        rows, labels = input_ids.shape[0], len(self.codec.bank)
+        encoder = self.model.base_generator.get_encoder()
+        hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
+        written = self._marginals(hidden, attention_mask)
+        if self.model.retrieval is None or self.bank_embeddings is None:
+            return written
+        logits = self.model.retrieval(hidden, attention_mask, self.bank_embeddings)
+        return (written + torch.sigmoid(logits.double()).cpu().numpy()) / 2
+
+    def _marginals(self, hidden: Tensor, attention_mask: Tensor) -> np.ndarray:
+        """The generator's probability of each label, (rows, labels), summed over the label sets of the beam."""
+        rows, labels = hidden.shape[0], len(self.codec.bank)
         scores = np.zeros((rows, labels))
         mass = np.zeros(rows)
         beams: list[tuple[int, tuple[int, ...], float]] = [(row, (), 1.0) for row in range(rows)]

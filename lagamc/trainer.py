@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,10 @@ from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
 from lagamc.training_args import LagamcTrainingArguments
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions")
+MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
 COLLAPSE_LIMIT = 0.9
+
+logger = logging.getLogger(__name__)
 
 
 class LagamcTrainer(Seq2SeqTrainer):
@@ -56,26 +59,32 @@ class LagamcTrainer(Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The hybrid loss of equation 1, averaged over the rows of the batch."""
+        """The hybrid loss of equation 1, averaged over the rows; the retrieval term is added to its cross-entropy."""
+        self.model.anneal(self.state.global_step / max(1, self.state.max_steps))
         outputs: LagamcOutput = model(**{name: inputs[name] for name in MODEL_INPUTS})
         assert outputs.cross_entropy is not None
         assert outputs.semantic is not None
+        assert outputs.retrieval is not None
         assert outputs.decision_loss is not None
+        supervised = outputs.cross_entropy + self.model.settings.retrieval_weight * outputs.retrieval
         if self.model.settings.semantic_form == "none":
             # lambda belongs to a sum of two terms; it and the encoder stay in the graph for DistributedDataParallel
-            unused = [*self.model.balance.parameters(), *self.model.sentence_encoder.parameters()]
-            loss = outputs.cross_entropy + sum((p.sum() * 0 for p in unused if p.requires_grad), torch.tensor(0.0))
+            unused = [*self.model.balance.parameters()]
+            if self.model.retrieval is None:
+                unused += self.model.sentence_encoder.parameters()
+            loss = supervised + sum((p.sum() * 0 for p in unused if p.requires_grad), torch.tensor(0.0))
         else:
-            loss = self.model.balance(outputs.cross_entropy, outputs.semantic)
+            loss = self.model.balance(supervised, outputs.semantic)
         if not torch.isfinite(loss):
             raise LagamcError(
                 f"the loss is not finite (cross-entropy {outputs.cross_entropy.item()}, semantic "
-                f"{outputs.semantic.item()}) at step {self.state.global_step} on rows {inputs['row'].tolist()}; "
-                "lower the learning rate, or train without mixed precision"
+                f"{outputs.semantic.item()}, retrieval {outputs.retrieval.item()}) at step {self.state.global_step} "
+                f"on rows {inputs['row'].tolist()}; lower the learning rate, or train without mixed precision"
             )
         components = self._components["train" if model.training else "eval"]
         components["cross_entropy"].append(float(outputs.cross_entropy.detach()))
         components["semantic"].append(float(outputs.semantic.detach()))
+        components["retrieval"].append(float(outputs.retrieval.detach()))
         components["decision_loss"].append(float(outputs.decision_loss))
         return (loss, outputs) if return_outputs else loss
 
@@ -87,22 +96,27 @@ class LagamcTrainer(Seq2SeqTrainer):
             for name, values in self._components[mode].items():
                 logs[prefix + name] = round(float(np.mean(values)), 6)
             self._components[mode].clear()
+            if self.model.settings.final_temperature is not None:
+                logs[prefix + "temperature"] = round(self.model.temperature, 6)
             logs[prefix + "lambda"] = round(float(self.model.balance.value.detach()), 6)
         if mode == "eval":
             logs["eval_collapse"] = round(self.model.collapse(), 4)
+            if logs["eval_collapse"] > COLLAPSE_LIMIT:
+                logger.warning(collapse_message(logs["eval_collapse"]))
         super().log(logs, start_time)
 
     # learning rates
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Groups the weights: generator, its own encoder, sentence encoder, lambda; norms and biases do not decay."""
+        """Groups the weights: generator, its own encoder, sentence encoder, scalars; norms and biases do not decay."""
         if self.optimizer is None:
             target: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(target))
             groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
             for name, parameter in target.named_parameters():
                 if parameter.requires_grad:
-                    decay = self.args.weight_decay if name in decayed and "balance." not in name else 0.0
+                    decays = name in decayed and "balance." not in name and parameter.ndim > 0
+                    decay = self.args.weight_decay if decays else 0.0
                     groups[(self._learning_rate_of(name), decay)].append(parameter)
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = kind(
@@ -112,7 +126,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         return self.optimizer
 
     def _learning_rate_of(self, name: str) -> float:
-        if "balance." in name:
+        if "balance." in name or name.endswith(("retrieval.log_scale", "retrieval.offset")):
             return self.args.lambda_learning_rate
         if "sentence_encoder." in name:
             return self.args.sentence_encoder_learning_rate
@@ -167,6 +181,14 @@ class LagamcTrainer(Seq2SeqTrainer):
 
     def _load_best_model(self) -> None:
         load_weights(self.model, str(self.state.best_model_checkpoint))
+
+
+def collapse_message(figure: float) -> str:
+    """What to say when different descriptions have a mean cosine beyond the limit."""
+    return (
+        f"the sentence encoder has collapsed: different descriptions have a mean cosine of {figure:.2f}; lower "
+        "sentence_encoder_learning_rate, or use --semantic_form contrastive or a retrieval_weight"
+    )
 
 
 def response_texts(tokens: np.ndarray, model: LagamcModel) -> list[str]:

@@ -51,13 +51,14 @@ from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LossSettings
 from lagamc.prompts import ResponseCodec, prompt_from
 from lagamc.scoring import tune_thresholds
-from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics
+from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
 
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 DEMO = "demo"
+FIDELITY_LIMIT = 0.9
 
 
 @dataclass
@@ -163,7 +164,9 @@ def build_model(
         model_arguments.semantic_form,
         model_arguments.soft_tokens,
         model_arguments.temperature,
+        model_arguments.final_temperature,
         model_arguments.semantic_share,
+        model_arguments.retrieval_weight,
     )
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
@@ -229,6 +232,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
             f"{split}: {clipped.prompts:.1%} of the texts are cut to {config.max_input_length} tokens, "
             f"{clipped.responses:.1%} of the responses to {config.max_response_length}"
         )
+    config.bridge_fidelity = measure_bridge(model, say)
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
@@ -260,6 +264,23 @@ def train(arguments: Arguments) -> dict[str, Any]:
     return figures
 
 
+def measure_bridge(model: LagamcModel, say: Any) -> dict[str, float]:
+    """Mean and lowest fidelity of the bridge over the descriptions; says so, and warns where it is low."""
+    similarities = model.bridge_similarities()
+    lowest = int(similarities.argmin())
+    found = {"mean": round(float(similarities.mean()), 4), "min": round(float(similarities[lowest]), 4)}
+    say(
+        f"bridge: descriptions reach the sentence encoder with cosine {found['mean']:.3f}, at least {found['min']:.3f}"
+    )
+    if found["min"] < FIDELITY_LIMIT:
+        name = model.codec.bank.names[lowest]
+        say(
+            f"warning: the description of {name!r} does not survive the generator's tokenizer, it becomes "
+            f"{model.codec.round_trip(model.codec.bank[name])!r}; reword it without what is lost"
+        )
+    return found
+
+
 def finish(
     trainer: LagamcTrainer, model: LagamcModel, config: ArtifactConfig, data: TrainingData, goal: str, say: Any
 ) -> dict[str, Any]:
@@ -271,11 +292,12 @@ def finish(
     config.thresholds = classifier.thresholds.to_dict()
     config.figures["collapse"] = round(model.collapse(), 4)
     if config.figures["collapse"] > COLLAPSE_LIMIT:
-        say(
-            f"warning: the sentence encoder has collapsed: different descriptions have a mean cosine of "
-            f"{config.figures['collapse']:.2f}; raise lambda_minimum or use --semantic_form contrastive"
-        )
-    figures: dict[str, Any] = {"threshold_goal": goal, "train_seconds": config.figures["train_seconds"]}
+        say(f"warning: {collapse_message(config.figures['collapse'])}")
+    figures: dict[str, Any] = {
+        "threshold_goal": goal,
+        "train_seconds": config.figures["train_seconds"],
+        "collapse": config.figures["collapse"],
+    }
     dev = (scores >= classifier.thresholds.values(data.bank.names)).astype(np.int8)
     figures |= {f"dev_{k}": v for k, v in multi_label_metrics(dev, true["dev"]).items()}
     if "test" in data.splits:

@@ -59,7 +59,9 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     sentence_encoder_learning_rate: float = field(
         default=2e-5, metadata={"help": "Learning rate of the sentence encoder."}
     )
-    lambda_learning_rate: float = field(default=1e-2, metadata={"help": "Learning rate of lambda."})
+    lambda_learning_rate: float = field(
+        default=1e-2, metadata={"help": "Learning rate of lambda and of the retrieval scale."}
+    )
     selection_metric: str = field(
         default="micro_f1", metadata={"help": "Development figure that chooses the best checkpoint, or `loss`."}
     )

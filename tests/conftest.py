@@ -199,6 +199,21 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_t5_encoder(tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5 encoder as a sentence encoder, shaped like sentence-t5."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    folder = tmp_path_factory.mktemp("tiny-t5-encoder")
+    transformer = Transformer(str(tiny_t5), max_seq_length=128)
+    torch.manual_seed(2)
+    width = transformer.auto_model.config.d_model
+    modules = [transformer, Pooling(width, "mean"), Dense(width, 12, bias=False), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Models this small only lose time to threads."""
@@ -227,6 +242,7 @@ def make_model(tiny_encoder: Path, bank: LabelBank) -> Callable[..., LagamcModel
         order: str = "bank",
         labels: LabelBank | None = None,
         balance: LossBalance | None = None,
+        encoder: Path | None = None,
         **settings: Any,
     ) -> LagamcModel:
         torch.manual_seed(0)
@@ -236,7 +252,7 @@ def make_model(tiny_encoder: Path, bank: LabelBank) -> Callable[..., LagamcModel
             generator = add_lora(generator, LoraSettings())
         return LagamcModel(
             generator,
-            load_sentence_encoder(tiny_encoder),
+            load_sentence_encoder(encoder or tiny_encoder),
             tokenizer,
             ResponseCodec(labels or bank, tokenizer, order),
             balance or LossBalance(),

@@ -23,7 +23,7 @@ from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
-COMMON = {"sentence_encoder", "lagamc_config.json", "labels.json", "README.md"}
+COMMON = {"sentence_encoder", "retrieval.safetensors", "lagamc_config.json", "labels.json", "README.md"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 RELOAD = """
 import json, sys
@@ -219,6 +219,7 @@ def test_embedded_generator_reloads(tmp_path: Path) -> None:
     [
         ("t5", "adapter_config.json"),
         ("t5", "adapter_model.safetensors"),
+        ("t5", "retrieval.safetensors"),
         ("t5", "labels.json"),
         ("t5", "lagamc_config.json"),
         ("t5", "sentence_encoder/modules.json"),
@@ -260,6 +261,7 @@ def test_incomplete_sentence_encoder_is_named(trained_t5: Trained, tmp_path: Pat
         ("bart", "adapter_model.safetensors", "lora_B.weight"),
         ("t5", "sentence_encoder/model.safetensors", "attention.self.query.weight"),
         ("whole", "generator/model.safetensors", "fc1.weight"),
+        ("t5", "retrieval.safetensors", "log_scale"),
     ],
 )
 def test_a_missing_weight_is_an_error_and_no_random_start(
@@ -284,6 +286,7 @@ def test_load_weights_refuses_a_checkpoint_with_a_missing_weight(trained_t5: Tra
     ("kind", "file", "named"),
     [
         ("t5", "adapter_model.safetensors", "adapter"),
+        ("t5", "retrieval.safetensors", "retrieval"),
         ("t5", "sentence_encoder/model.safetensors", "sentence_encoder"),
         ("whole", "generator/model.safetensors", "generator"),
     ],

@@ -9,10 +9,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from benchmarks import bridge_fidelity
+from benchmarks.bridge_fidelity import build, perturbed
 from lagamc.bridge import TokenBridge
+from lagamc.config import DataArguments
 from lagamc.generators import load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.prompts import ResponseCodec
+from lagamc.training import data_files
 
 PIECES = ["the", "wai", "parcel", "waiting", "customer", "cu", "c", ".", ":", "##t", "##st", "##r", "##ok", "##en"]
 TOKENS = ["▁th", "▁wait", "▁parcel", "▁c", "roken", "st", "T", "in", "e", "g", ".", ":", "▁", "a", "▁a"]
@@ -41,6 +45,16 @@ def t5_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def test_the_real_t5_tokenizer_brings_descriptions_to_the_real_encoder() -> None:
+    tokenizer = bridge_fidelity.t5_tokenizer()
+    if tokenizer is None:
+        pytest.skip("no T5 tokenizer is installed: `make install` could not fetch it")
+    model = build(LabelBank.from_json(data_files(DataArguments(data_dir="demo"))["labels"]), tokenizer)
+    assert model.bridge_similarities().min() > 0.999
+    assert perturbed(model, count=10, seed=0)[0] > 0.99
+    assert perturbed(model, count=20, seed=0, weights=(0.2, 0.5, 0.8), draws=8)[0] > 0.5
 
 
 def _pieces(bridge: TokenBridge, row: int) -> list[str]:

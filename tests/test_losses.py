@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from lagamc.losses import (
+    LabelRetrieval,
     LossBalance,
     contrastive_loss,
     cosine_loss,
     mean_pairwise_cosine,
     response_cross_entropy,
+    retrieval_loss,
     soft_tokens,
 )
 
@@ -168,3 +170,30 @@ def test_the_learnable_lambda_stays_within_its_bounds(cross_entropy: float, sema
     value = float(balance.value.detach())
     assert 0.1 - 1e-6 <= value <= 0.9 + 1e-6
     assert value == pytest.approx(bound, abs=0.02)  # it did run to the smaller term
+
+
+# retrieval
+
+
+def test_retrieval_compares_the_mean_of_the_states_that_are_no_padding() -> None:
+    retrieval = LabelRetrieval(2, 2)
+    assert retrieval.projection is None
+    states = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [9.0, -9.0]]])
+    logits = retrieval(states, torch.tensor([[1, 1, 0]]), torch.tensor([[3.0, 3.0], [1.0, -1.0], [5.0, 0.0]]))
+    expected = torch.tensor([[1.0, 0.0, math.sqrt(0.5)]]) * 10 - 3
+    torch.testing.assert_close(logits, expected)
+
+
+def test_retrieval_maps_between_different_sizes() -> None:
+    retrieval = LabelRetrieval(3, 2)
+    states, bank = torch.randn(4, 5, 3), torch.randn(6, 2)
+    logits = retrieval(states, torch.ones(4, 5, dtype=torch.long), bank)
+    assert logits.shape == (4, 6)
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in retrieval.parameters())
+
+
+def test_retrieval_loss_is_summed_over_labels_and_averaged_over_rows() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, 0.0]])
+    truth = torch.tensor([[1, 0, 1], [1, 0, 0]], dtype=torch.int8)
+    assert retrieval_loss(logits, truth).item() == pytest.approx((3 + 1) * math.log(2) / 2)

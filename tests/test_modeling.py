@@ -15,6 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from lagamc.data import Example, LagamcCollator, encode_examples
 from lagamc.generators import load_tokenizer
 from lagamc.labels import LabelBank
+from lagamc.losses import LAMBDA_MODES, LossBalance
 from lagamc.modeling import LagamcModel, strip_response
 from lagamc.prompts import Prompt
 from lagamc.trainer import MODEL_INPUTS
@@ -138,6 +139,25 @@ def test_another_response_costs_its_distance_by_encode(
 
 
 @pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+@pytest.mark.parametrize("seed", range(3))
+def test_any_written_text_is_encoded_as_by_encode(
+    generator: str, seed: int, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+) -> None:
+    """Between different vocabularies too, also where the written tokens spell no word of the bank."""
+    model = make_model(request.getfixturevalue(generator), semantic_form="description").eval()
+    assert not model.bridge.is_identity
+    batch = _batch(model, [["refund"]], TEXTS[:1])
+    codec = model.codec
+    words = [t for t in model.vocabulary.token_ids.tolist() if t != codec.end_token_id]
+    chosen = torch.randint(len(words), batch["labels"].shape, generator=torch.Generator().manual_seed(seed))
+    written = torch.where(batch["label_index"] >= 0, torch.tensor(words)[chosen], batch["labels"])
+    texts = [codec.decode(written[0, :-1].tolist()), codec.bank["refund"] + "."]
+    real = F.cosine_similarity(*model.sentence_encoder.encode(texts, convert_to_tensor=True)[:, None])
+    assert real.item() < 0.99
+    assert _semantic(model, batch, _one_hot(model, written)).item() == pytest.approx(1 - real.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
 def test_the_bank_is_encoded_as_by_encode(
     generator: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
 ) -> None:
@@ -210,6 +230,94 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
     assert all(p.grad is not None for p in model.generator.parameters())
 
 
+@pytest.mark.parametrize(("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True)])
+def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encoder(
+    generator: str, lora: bool, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+) -> None:
+    model = make_model(request.getfixturevalue(generator), lora=lora, semantic_form="none", retrieval_weight=0.5)
+    output = model.train()(**_batch(model))
+    assert output.retrieval is not None
+    assert output.retrieval.item() > 0
+    output.retrieval.backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert {"retrieval.log_scale", "retrieval.offset"} <= reached
+    assert any(name.startswith("generator.") and "encoder." in name for name in reached)
+    assert not any("decoder." in name for name in reached)
+    assert any("word_embeddings" in name for name in reached if name.startswith("sentence_encoder."))
+
+
+def test_the_retrieval_term_is_the_mean_of_its_rows(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    """Neither the micro-batches nor the padding matter."""
+    model = make_model(tiny_t5, retrieval_weight=0.5).eval()
+    rows = [model(**_batch(model, [ls], [text])).retrieval for ls, text in zip(LABEL_SETS, TEXTS, strict=True)]
+    torch.testing.assert_close(model(**_batch(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
+
+
+def test_the_paper_loss_has_no_retrieval_term(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    model = make_model(tiny_t5)
+    assert model.retrieval is None
+    assert model(**_batch(model)).retrieval.item() == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", LAMBDA_MODES)
+@pytest.mark.parametrize("lora", [False, True])
+def test_gradient_of_the_whole_hybrid_loss(
+    form: str, mode: str, lora: bool, make_model: Callable[..., LagamcModel], tiny_bart: Path
+) -> None:
+    """In float64, along random directions through all weights, lambda included, against finite differences."""
+    model = make_model(
+        tiny_bart, lora=lora, semantic_form=form, retrieval_weight=0.5, balance=LossBalance(mode, 0.4), temperature=0.7
+    )
+    model.double().eval()
+    batch = _batch(model)
+    weights = [p for p in model.parameters() if p.requires_grad]
+
+    def loss() -> Tensor:
+        output = model(**batch)
+        return model.balance(output.cross_entropy + 0.5 * output.retrieval, output.semantic)
+
+    gradients = torch.autograd.grad(loss(), weights)
+    torch.manual_seed(1)
+    for _ in range(3):
+        direction = [torch.randn_like(p) for p in weights]
+        expected = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+        values = []
+        for step in (1e-5, -2e-5):  # forth, then back to the other side
+            with torch.no_grad():
+                for p, d in zip(weights, direction, strict=True):
+                    p.add_(d, alpha=step)
+                values.append(float(loss()))
+        with torch.no_grad():
+            for p, d in zip(weights, direction, strict=True):
+                p.add_(d, alpha=1e-5)
+        assert abs(expected) > 1e-3
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(expected, rel=1e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+def test_a_t5_as_the_sentence_encoder(
+    form: str,
+    generator: str,
+    make_model: Callable[..., LagamcModel],
+    tiny_t5_encoder: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """As sentence-t5: no token in front of the text, a linear map and a normalisation behind the pooling."""
+    model = make_model(
+        request.getfixturevalue(generator), encoder=tiny_t5_encoder, semantic_form=form, retrieval_weight=0.5
+    ).eval()
+    assert model.embedding_dimensions == 12
+    torch.testing.assert_close(model.bridge_similarities(), torch.ones(4), atol=1e-5, rtol=0)
+    batch = _batch(model)
+    if form != "contrastive":
+        assert _semantic(model, batch, _one_hot(model, batch["labels"])).item() == pytest.approx(0, abs=1e-5)
+    output = model.train()(**batch)
+    model.balance(output.cross_entropy + output.retrieval, output.semantic).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 # rows without labels
 
 
@@ -250,13 +358,14 @@ def test_a_batch_without_any_label_keeps_every_weight_in_the_graph(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("retrieval_weight", [0.0, 0.5])
 def test_every_trained_weight_is_used_in_a_step(
-    form: str, lora: bool, make_model: Callable[..., LagamcModel], tiny_t5: Path
+    form: str, lora: bool, retrieval_weight: float, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     """Without a search for unused weights `DistributedDataParallel` fails behind a step that left some out."""
-    model = make_model(tiny_t5, lora=lora, semantic_form=form).train()
+    model = make_model(tiny_t5, lora=lora, semantic_form=form, retrieval_weight=retrieval_weight).train()
     output = model(**_batch(model))
-    model.balance(output.cross_entropy, output.semantic).backward()
+    (model.balance(output.cross_entropy, output.semantic) + output.retrieval).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -303,8 +412,23 @@ def test_padded_logits_of_t5_are_never_targets_nor_predictions(
     model = make_model(tiny_t5, label_vocabulary=False)
     assert model.base_generator.get_output_embeddings().weight.shape[0] == len(model.tokenizer) + 6
     batch = _batch(model)
-    logits = model.response_logits(batch["input_ids"], batch["attention_mask"], batch["labels"])
+    logits, _ = model.response_logits(batch["input_ids"], batch["attention_mask"], batch["labels"])
     assert logits.shape[-1] == len(model.tokenizer)
+
+
+def test_the_temperature_is_led_from_one_value_to_another(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5, temperature=2.0, final_temperature=0.5).eval()
+    batch, seen = _batch(model), []
+    for progress, expected in ((0.0, 2.0), (0.5, 1.0), (1.0, 0.5)):
+        model.anneal(progress)
+        assert model.temperature == pytest.approx(expected)
+        seen.append(model(**batch).semantic.item())
+    assert len(set(seen)) == 3
+    plain = make_model(tiny_t5, temperature=2.0)
+    plain.anneal(0.7)
+    assert plain.temperature == 2.0
 
 
 def test_evaluation_repeats_to_the_bit(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:

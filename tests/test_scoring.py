@@ -126,6 +126,20 @@ def _sharpen(model: LagamcModel) -> None:
     model.base_generator.get_output_embeddings().weight.copy_(weight + torch.randn_like(weight))
 
 
+def test_retrieval_is_averaged_with_the_marginals(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
+    model = make_model(tiny_t5, labels=PLAIN, retrieval_weight=0.5).eval()
+    assert model.retrieval is not None
+    input_ids, mask = _inputs()
+    with torch.no_grad():
+        states = model.base_generator.get_encoder()(input_ids=input_ids, attention_mask=mask)[0]
+        retrieved = torch.sigmoid(model.retrieval(states, mask, model.encode_bank())).numpy()
+    scores = LabelScorer(model, beam=1000).score(input_ids, mask)
+    np.testing.assert_allclose(scores, (_brute_force(model) + retrieved) / 2, atol=1e-5)
+
+
 def test_marginals_of_bart_with_its_bias(
     make_model: Callable[..., LagamcModel], tiny_bart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

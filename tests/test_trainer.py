@@ -81,7 +81,7 @@ def _weights(model: LagamcModel) -> dict[str, Tensor]:
 def test_components_and_lambda_are_logged(
     make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
 ) -> None:
-    model = make_model(tiny_t5, lora=True, balance=LossBalance("learnable", 0.3))
+    model = make_model(tiny_t5, lora=True, balance=LossBalance("learnable", 0.3), retrieval_weight=0.5)
     trainer = _trainer(model, tmp_path, max_steps=3, lambda_learning_rate=0.05)
     trainer.train()
     lines = _logged(trainer, "loss")
@@ -90,8 +90,9 @@ def test_components_and_lambda_are_logged(
     assert lines[0]["decision_loss"] > 0
     before = 0.3
     for line in lines:  # lambda is logged behind its step, the loss is of before
-        expected = before * line["cross_entropy"] + (1 - before) * line["semantic"]
-        assert line["loss"] == pytest.approx(expected, abs=1e-4)
+        supervised = line["cross_entropy"] + 0.5 * line["retrieval"]
+        assert line["loss"] == pytest.approx(before * supervised + (1 - before) * line["semantic"], abs=1e-4)
+        assert line["retrieval"] > 0
         assert line["lambda"] != pytest.approx(before, abs=1e-4)
         before = line["lambda"]
     assert float(model.balance.value.detach()) == pytest.approx(before, abs=1e-5)
@@ -143,12 +144,12 @@ def test_without_a_semantic_form_the_loss_is_the_cross_entropy(
 # the size of the loss
 
 
-@pytest.mark.parametrize("form", ["none", "response"])
+@pytest.mark.parametrize(("form", "retrieval_weight"), [("none", 0.0), ("response", 0.0), ("response", 0.5)])
 def test_accumulated_micro_batches_equal_one_batch(
-    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+    form: str, retrieval_weight: float, make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
 ) -> None:
     def run(size: int, steps: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-        model = make_model(tiny_t5, lora=True, semantic_form=form)
+        model = make_model(tiny_t5, lora=True, semantic_form=form, retrieval_weight=retrieval_weight)
         trainer = _trainer(
             model,
             tmp_path,
@@ -194,6 +195,30 @@ def test_a_loss_that_is_not_finite_names_its_rows(
         trainer.train()
 
 
+def test_the_temperature_follows_the_run(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    trainer = _trainer(make_model(tiny_t5, temperature=4.0, final_temperature=1.0), tmp_path, max_steps=4)
+    trainer.train()
+    assert [line["temperature"] for line in _logged(trainer, "loss")] == pytest.approx(
+        [4 * 0.25 ** (i / 4) for i in range(4)], abs=1e-5
+    )
+
+
+def test_a_collapse_is_said_at_each_evaluation(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_model(tiny_t5)
+    trainer = _trainer(model, tmp_path)
+    trainer.evaluate()
+    assert "collapsed" not in caplog.text
+    with torch.no_grad():  # all descriptions to one point
+        for name, parameter in model.sentence_encoder.named_parameters():
+            parameter.fill_(1.0 if name.endswith("LayerNorm.bias") else 0.0)
+    trainer.evaluate()
+    assert "mean cosine of 1.00" in caplog.text
+
+
 # learning rates
 
 
@@ -205,7 +230,7 @@ def test_learning_rates_by_part(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    model = make_model(request.getfixturevalue(generator), lora=lora)
+    model = make_model(request.getfixturevalue(generator), lora=lora, retrieval_weight=0.5)
     rates = {"learning_rate": 1e-3, "encoder_learning_rate": 2e-3, "sentence_encoder_learning_rate": 3e-3}
     trainer = _trainer(model, tmp_path, **rates, lambda_learning_rate=4e-3, weight_decay=0.1)
     groups = trainer.create_optimizer().param_groups
@@ -215,7 +240,7 @@ def test_learning_rates_by_part(
     assert sum(len(group["params"]) for group in groups) == len(trained)
     seen = set()
     for name, parameter in trained.items():
-        if name.startswith("balance."):
+        if name.startswith("balance.") or name in ("retrieval.log_scale", "retrieval.offset"):
             expected = (4e-3, 0.0)
         elif name.startswith("sentence_encoder."):
             expected = (3e-3, 0.0 if "LayerNorm" in name or name.endswith("bias") else 0.1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 
 from lagamc.config import DataArguments, parse_arguments
 from lagamc.errors import LagamcError
-from lagamc.training import data_files, load_data, train
+from lagamc.labels import LabelBank
+from lagamc.modeling import LagamcModel
+from lagamc.training import data_files, load_data, measure_bridge, train
 from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly
 from tests.conftest import DESCRIPTIONS
 
@@ -44,12 +47,13 @@ def test_training_lowers_the_loss(trained_t5: Trained) -> None:
     assert all("lambda" in entry and "semantic" in entry for entry in state["log_history"] if "loss" in entry)
 
 
-def test_only_adapters_encoder_and_lambda_are_trained(trained_t5: Trained) -> None:
+def test_only_adapters_encoder_and_scalars_are_trained(trained_t5: Trained) -> None:
     config = json.loads((trained_t5.folder / "lagamc_config.json").read_text(encoding="utf-8"))
     adapter = load_file(trained_t5.folder / "adapter_model.safetensors")
     encoder = load_file(trained_t5.folder / "sentence_encoder" / "model.safetensors")
     read = [weight for name, weight in encoder.items() if not name.startswith("pooler.")]
-    expected = sum(weight.numel() for weight in (*adapter.values(), *read)) + 1
+    retrieval = load_file(trained_t5.folder / "retrieval.safetensors")
+    expected = sum(weight.numel() for weight in (*adapter.values(), *read, *retrieval.values())) + 1
     assert config["figures"]["trainable_parameters"] == expected < config["figures"]["total_parameters"]
 
 
@@ -76,6 +80,38 @@ def test_frozen_sentence_encoder_stays_as_it_was(
     before = load_file(tiny_encoder / "model.safetensors")
     after = load_file(tmp_path / "out" / "sentence_encoder" / "model.safetensors")
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+
+
+def test_the_bridge_is_measured_at_the_start(
+    trained_t5: Trained, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    config = json.loads((trained_t5.folder / "lagamc_config.json").read_text(encoding="utf-8"))
+    assert config["bridge_fidelity"] == {"mean": pytest.approx(1, abs=1e-3), "min": pytest.approx(1, abs=1e-3)}
+    assert "| bridge fidelity | mean 1.000, lowest 1.000 |" in (trained_t5.folder / "README.md").read_text("utf-8")
+
+    greek = LabelBank({"late": "Late parcel", "greek": "Parcel αβγ δεζ ηθικλ refund"})
+    said: list[str] = []
+    found = measure_bridge(make_model(tiny_t5, labels=greek), said.append)
+    assert found["min"] < 0.9 < found["mean"] + 0.5
+    assert "the description of 'greek' does not survive the generator's tokenizer" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parent.parent.glob("configs/ablations/*.yaml")), ids=lambda p: p.stem
+)
+def test_every_ablation_trains(
+    path: Path, tiny_t5: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    settings = ["--config", str(path), "--max_steps", "2", "--warmup_steps", "0", "--max_input_length", "200"]
+    trained = train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / "out", *NO_CHECKPOINTS, *settings)
+    config = json.loads((trained.folder / "lagamc_config.json").read_text(encoding="utf-8"))
+    names = json.loads((trained.folder / "labels.json").read_text(encoding="utf-8"))
+    assert (config["loss"]["semantic_form"] == "none") == (path.stem in ("cross_entropy", "retrieval"))
+    assert (names["late"] == "late") == (path.stem == "atomic_labels")
+    encoder = load_file(trained.folder / "sentence_encoder" / "model.safetensors")
+    before = load_file(tiny_encoder / "model.safetensors")
+    unchanged = all(torch.equal(encoder[name], weight) for name, weight in before.items())
+    assert unchanged == (path.stem in ("frozen_encoder", "cross_entropy"))
 
 
 def test_best_checkpoint_is_the_one_that_is_saved(trained_t5: Trained) -> None:

@@ -1,0 +1,95 @@
+"""What each form of the loss gives: the ablation configs on the first training rows of CAVES.
+
+    python -m benchmarks.loss_forms [--quick] [--rows 2000] [--seeds 1 2 3] [--only NAME ...]
+
+Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it, thresholds tuned on dev.
+Finished runs are kept in `benchmarks/results/loss_forms.json` and not repeated. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import ROOT, find_dataset
+
+RESULTS = ROOT / "benchmarks" / "results" / "loss_forms.json"
+FORMS: dict[str, tuple[str, list[str]]] = {
+    "cross-entropy": ("cross_entropy", []),
+    "hybrid, response": ("hybrid", []),
+    "retrieval, no semantic term": ("retrieval", []),
+    "retrieval, response, lambda learnable": ("hybrid", ["--retrieval_weight", "0.3"]),
+    "retrieval, response, lambda fixed": ("hybrid", ["--retrieval_weight", "0.3", "--lambda_mode", "fixed"]),
+    "retrieval, response, uncertainty": ("hybrid", ["--retrieval_weight", "0.3", "--lambda_mode", "uncertainty"]),
+    "retrieval, description": ("description", []),
+    "retrieval, contrastive": ("contrastive", []),
+    "retrieval, atomic labels": ("atomic_labels", []),
+    "retrieval, frozen encoder": ("frozen_encoder", []),
+}
+KEYS = (
+    *("dev_micro_f1", "dev_macro_f1", "test_micro_f1", "test_macro_f1"),
+    *("test_generated_micro_f1", "test_generated_macro_f1", "collapse"),
+)
+
+
+def run(form: str, seed: int, rows: int, folder: Path, data: Path) -> dict[str, float]:
+    """One training; its figures."""
+    config, changes = FORMS[form]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ROOT / "accelerate_config.yaml"),
+    ]
+    command += [str(ROOT / "run_train.py"), "--config", str(ROOT / "configs/ablations" / f"{config}.yaml"), *changes]
+    command += ["--data_dir", str(data), "--max_train_rows", str(rows), "--seed", str(seed)]
+    command += ["--output_dir", str(folder), "--eval_strategy", "no", "--save_strategy", "no"]
+    command += ["--load_best_model_at_end", "false"]
+    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+    figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return {key: figures[key] for key in KEYS}
+
+
+def main() -> None:
+    """Prints a row per form, then mean and standard deviation of every figure as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="300 rows, one seed, nothing is kept")
+    parser.add_argument("--rows", type=int, default=2000, help="training rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", choices=list(FORMS), default=list(FORMS), metavar="NAME")
+    options = parser.parse_args()
+    data = find_dataset("caves")
+    if data is None:
+        print(json.dumps({"skipped": "no data set caves is there"}))
+        return
+    rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    summary: dict[str, dict[str, list[float]]] = {}
+    for form in options.only:
+        found = []
+        for seed in seeds:
+            key = f"{form} | {rows} rows | seed {seed}"
+            if options.quick or key not in kept:
+                with tempfile.TemporaryDirectory() as folder:
+                    kept[key] = run(form, seed, rows, Path(folder), data)
+                if not options.quick:
+                    RESULTS.parent.mkdir(exist_ok=True)
+                    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            found.append(kept[key])
+        summary[form] = {
+            name: [round(float(f([row[name] for row in found])), 4) for f in (np.mean, np.std)] for name in KEYS
+        }
+        print(f"{form}: " + ", ".join(f"{name} {m:.4f} (±{s:.4f})" for name, (m, s) in summary[form].items()))
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
