@@ -283,16 +283,16 @@ def test_gradient_of_the_whole_hybrid_loss(
         direction = [torch.randn_like(p) for p in weights]
         expected = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
         values = []
-        for step in (1e-5, -2e-5):  # forth, then back to the other side
+        for step in (1e-6, -2e-6):  # forth, then back to the other side
             with torch.no_grad():
                 for p, d in zip(weights, direction, strict=True):
                     p.add_(d, alpha=step)
                 values.append(float(loss()))
         with torch.no_grad():
             for p, d in zip(weights, direction, strict=True):
-                p.add_(d, alpha=1e-5)
+                p.add_(d, alpha=1e-6)
         assert abs(expected) > 1e-3
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(expected, rel=1e-5, abs=2e-6)
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)
