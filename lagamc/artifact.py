@@ -24,10 +24,10 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lagamc.errors import LagamcError
-from lagamc.generators import load_generator, load_tokenizer, quiet_load
+from lagamc.generators import auto_class, load_config, load_generator, load_tokenizer, quiet_load
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
 from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
@@ -69,7 +69,7 @@ class ArtifactConfig:
         format_version: of this file.
     """
 
-    prompt: dict[str, str]
+    prompt: dict[str, Any]
     max_input_length: int
     max_response_length: int
     label_order: str = "bank"
@@ -244,7 +244,8 @@ def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[La
     else:
         tokenizer = load_tokenizer(folder / GENERATOR_FOLDER)
         try:
-            generator = quiet_load(AutoModelForSeq2SeqLM, folder / GENERATOR_FOLDER, use_safetensors=True)
+            kind = auto_class(load_config(str(folder / GENERATOR_FOLDER)))
+            generator = quiet_load(kind, folder / GENERATOR_FOLDER, use_safetensors=True)
         except (OSError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise LagamcError(f"{folder / GENERATOR_FOLDER}: the generator cannot be loaded: {reason}") from error

@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
-from lagamc.data import pad
+from lagamc.data import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher, Match
@@ -167,9 +167,8 @@ class LagamcClassifier:
 
     @torch.inference_mode()
     def _predict_batch(self, inputs: list[list[int]], decide_by: str, generate: bool) -> list[Prediction]:
-        ids = pad(inputs, self.model.tokenizer.pad_token_id or 0).to(self.device)
-        lengths = torch.tensor([len(row) for row in inputs], device=self.device)
-        mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+        backbone = self.model.backbone
+        ids, mask = (t.to(self.device) for t in pad_texts(inputs, backbone.padding_id, backbone.padding_side))
         texts, matches = [""] * len(inputs), [list[Match]() for _ in inputs]
         if generate or decide_by == "generated":
             tokens = self.model.generate(

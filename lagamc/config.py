@@ -27,7 +27,9 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Encoder-decoder: a folder or a Hub name; default: the embedded MiniLM generator."},
+        metadata={
+            "help": "Generator, encoder-decoder or decoder-only: a folder or a Hub name; default: the embedded MiniLM."
+        },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Revision of the generator on the Hub."})
     sentence_encoder: str | None = field(

@@ -389,10 +389,12 @@ class LagamcCollator:
     Args:
         pad_token_id: the generator's.
         labels: size of the bank.
+        padding_side: of the texts: `right`, or `left` for a decoder-only generator.
     """
 
     pad_token_id: int
     labels: int
+    padding_side: str = "right"
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Returns `input_ids`, `attention_mask`, `labels`, `label_index`, `decisions`, each (rows, tokens), `truth`,
@@ -401,17 +403,24 @@ class LagamcCollator:
         truth = torch.zeros(len(rows), self.labels, dtype=torch.int8)
         for i, row in enumerate(rows):
             truth[i, row["truth"]] = 1
-        inputs = pad([row["input_ids"] for row in rows], self.pad_token_id)
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        inputs, mask = pad_texts([row["input_ids"] for row in rows], self.pad_token_id, self.padding_side)
         return {
             "input_ids": inputs,
-            "attention_mask": (torch.arange(inputs.shape[1])[None, :] < lengths[:, None]).long(),
+            "attention_mask": mask,
             "labels": pad([row["labels"] for row in rows], LOSS_IGNORE),
             "label_index": pad([row["label_index"] for row in rows], LOSS_IGNORE),
             "decisions": pad([row["decisions"] for row in rows], False),
             "truth": truth,
             "row": torch.tensor([row["row"] for row in rows]),
         }
+
+
+def pad_texts(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of texts and their attention mask, (rows, tokens), padded on a side."""
+    if side == "right":
+        return pad(rows, value), pad([[1] * len(row) for row in rows], 0)
+    turned = [row[::-1] for row in rows]
+    return pad(turned, value).flip(1), pad([[1] * len(row) for row in rows], 0).flip(1)
 
 
 def pad(sequences: Sequence[Sequence[Any]], value: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Building the generator: any encoder-decoder from a folder or the Hub, or the embedded one; LoRA."""
+"""Building the generator: encoder-decoder or decoder-only from a folder or the Hub, or the embedded one; LoRA."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BertConfig,
@@ -20,7 +21,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from lagamc.errors import LagamcError
 
@@ -36,6 +41,12 @@ LORA_TARGETS = {
     "bart": ["q_proj", "v_proj"],
     "mbart": ["q_proj", "v_proj"],
     "pegasus": ["q_proj", "v_proj"],
+    "llama": ["q_proj", "v_proj"],
+    "mistral": ["q_proj", "v_proj"],
+    "qwen2": ["q_proj", "v_proj"],
+    "qwen3": ["q_proj", "v_proj"],
+    "gemma2": ["q_proj", "v_proj"],
+    "gpt2": ["c_attn"],
 }
 
 
@@ -133,24 +144,35 @@ def _warm_start(decoder: BertLMHeadModel, encoder: BertModel) -> None:
     decoder.tie_weights()
 
 
+def auto_class(config: Any) -> Any:
+    """The Auto class of a generator: encoder-decoder, or else decoder-only.
+
+    Raises:
+        LagamcError: the architecture is neither.
+    """
+    kind = config.model_type
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return AutoModelForSeq2SeqLM
+    # encoders such as BERT stand in both lists below: they could write, but were not trained to
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return AutoModelForCausalLM
+    raise LagamcError(
+        f"{config.name_or_path!r} is a {kind!r} model, which writes no text; expected an encoder-decoder such as T5, "
+        "FLAN-T5 or BART, or a decoder-only model such as Llama or Mistral"
+    )
+
+
 def load_generator(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """An encoder-decoder from a folder or the Hub, safetensors only.
+    """A generator from a folder or the Hub, safetensors only.
 
     Raises:
         LagamcError: nothing is there, it has no weights, weights do not fit, or it is of another architecture.
     """
-    config = load_config(name, revision)
-    if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
-        raise LagamcError(
-            f"{name!r} is a {config.model_type!r} model; expected an encoder-decoder such as T5, FLAN-T5 or BART"
-        )
+    kind = auto_class(load_config(name, revision))
     try:
-        model = quiet_load(
-            AutoModelForSeq2SeqLM, name, revision=revision, use_safetensors=True, dtype=dtype or torch.float32
-        )
+        return quiet_load(kind, name, revision=revision, use_safetensors=True, dtype=dtype or torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise LagamcError(f"no generator can be loaded from {name!r}: {_first_line(error)}") from error
-    return model
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -206,7 +228,7 @@ def add_lora(generator: PreTrainedModel, settings: LoraSettings) -> PeftModel:
             + (", or set `lora: false`: the embedded generator is trained whole" if kind == "encoder-decoder" else "")
         )
     config = LoraConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
+        task_type=TaskType.SEQ_2_SEQ_LM if generator.config.is_encoder_decoder else TaskType.CAUSAL_LM,
         r=settings.rank,
         lora_alpha=settings.alpha or 2 * settings.rank,
         lora_dropout=settings.dropout,

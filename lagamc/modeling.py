@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone
 from lagamc.bridge import PaddedAlignments, TokenBridge, pad_alignments
 from lagamc.losses import (
     LabelRetrieval,
@@ -85,7 +86,7 @@ class LagamcModel(nn.Module):
     """Generator, sentence encoder and lambda.
 
     Args:
-        generator: an encoder-decoder, with or without LoRA.
+        generator: an encoder-decoder or a decoder-only model, with or without LoRA.
         sentence_encoder: trained together with the generator.
         tokenizer: the generator's.
         codec: the label bank in the generator's tokens.
@@ -124,9 +125,10 @@ class LagamcModel(nn.Module):
         self.temperature = settings.temperature
         self.tokenizer = tokenizer
         self.restricted = label_vocabulary
+        kind = EncoderDecoderBackbone if self.base_generator.config.is_encoder_decoder else DecoderOnlyBackbone
+        self.backbone = kind(generator, self.base_generator, int(tokenizer.pad_token_id or 0))
         if retrieval is None and settings.retrieval_weight > 0:
-            hidden_size = self.base_generator.get_encoder().config.hidden_size
-            retrieval = LabelRetrieval(hidden_size, self.embedding_dimensions)
+            retrieval = LabelRetrieval(self.backbone.hidden_size, self.embedding_dimensions)
         self.retrieval = retrieval
         self.set_labels(codec)
 
@@ -247,17 +249,8 @@ class LagamcModel(nn.Module):
         Returns:
             (rows, response, vocabulary) and (rows, tokens, hidden).
         """
-        base: Any = self.base_generator
-        decoder_input_ids = base.prepare_decoder_input_ids_from_labels(labels=labels)
-        with self.vocabulary.restricted_head(base):
-            output = self.generator(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                decoder_input_ids=decoder_input_ids,
-                decoder_attention_mask=(torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long(),
-                use_cache=False,
-            )
-        return output.logits, output.encoder_last_hidden_state
+        with self.vocabulary.restricted_head(self.base_generator):
+            return self.backbone.teacher_forced(input_ids, attention_mask, labels)
 
     def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> Tensor:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
@@ -373,7 +366,7 @@ class LagamcModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, restrict: bool = True, **settings: Any) -> Tensor:
-        """`generate` of the generator.
+        """`generate` of the generator; what it wrote, without the text.
 
         Args:
             input_ids: (rows, tokens).
@@ -383,12 +376,13 @@ class LagamcModel(nn.Module):
         """
         processors = [VocabularyMask(self.vocabulary.token_ids)] if restrict else []
         generator: Any = self.generator
-        return generator.generate(
+        generated = generator.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
             logits_processor=[*settings.pop("logits_processor", []), *processors],
-            **settings,
+            **{"pad_token_id": self.backbone.padding_id, "eos_token_id": self.codec.end_token_id, **settings},
         )
+        return self.backbone.response_of(generated, input_ids)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

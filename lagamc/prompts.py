@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LABEL_ORDERS = ("bank", "frequency", "given")
+RESPONSE_LEAD = "\n\nLabel descriptions:\n"  # behind the text, for a decoder-only generator
 END_OF_RESPONSE = -1  # in `Response.label_index`: the token that ends the response
 _TASK = "Task: Multi-label Text Classification\n\nDescription: Generate label description for the given texts."
 
@@ -26,11 +27,15 @@ class Prompt:
         instruction: what the input is; may be empty.
         task_description: what is to be done; may be empty.
         separator: what stands between the parts.
+        ending: what stands behind the text, where a decoder-only generator begins its response; may be empty.
+        closed: whether the tokenizer's own end token stands behind all that.
     """
 
     instruction: str = ""
     task_description: str = ""
     separator: str = "\n\n"
+    ending: str = ""
+    closed: bool = True
 
     @property
     def prefix(self) -> str:
@@ -38,7 +43,7 @@ class Prompt:
         parts = [part.strip() for part in (self.instruction, self.task_description) if part.strip()]
         return "".join(part + self.separator for part in parts)
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def encode(
@@ -59,6 +64,10 @@ class Prompt:
         """
         prefix_ids: list[int] = tokenizer(self.prefix, add_special_tokens=False)["input_ids"] if self.prefix else []
         head, tail = special_tokens(tokenizer)
+        if not self.closed:
+            tail = []
+        if self.ending:
+            tail = [*tokenizer(self.ending, add_special_tokens=False)["input_ids"], *tail]
         room = max_length - len(prefix_ids) - len(head) - len(tail)
         if room < 8:
             raise LagamcError(
@@ -253,8 +262,8 @@ def prompt_from(setting: str | dict[str, Any], instruction: str | None = None, t
         prompt = PROMPTS[setting]
     else:
         prompt = Prompt(**setting)
-    return Prompt(
-        prompt.instruction if instruction is None else instruction,
-        prompt.task_description if task is None else task,
-        prompt.separator,
+    return replace(
+        prompt,
+        instruction=prompt.instruction if instruction is None else instruction,
+        task_description=prompt.task_description if task is None else task,
     )

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from lagamc.data import pad
+from lagamc.backbones import Reading
 from lagamc.errors import LagamcError
 
 if TYPE_CHECKING:
@@ -61,24 +61,23 @@ class LabelScorer:
             input_ids: (rows, tokens) prompt and text.
             attention_mask: (rows, tokens).
         """
-        encoder = self.model.base_generator.get_encoder()
-        hidden = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
-        written = self._marginals(hidden, attention_mask)
+        reading = self.model.backbone.read(input_ids, attention_mask)
+        written = self._marginals(reading)
         if self.model.retrieval is None or self.bank_embeddings is None:
             return written
-        logits = self.model.retrieval(hidden, attention_mask, self.bank_embeddings)
+        logits = self.model.retrieval(reading.states, attention_mask, self.bank_embeddings)
         return (written + torch.sigmoid(logits.double()).cpu().numpy()) / 2
 
-    def _marginals(self, hidden: Tensor, attention_mask: Tensor) -> np.ndarray:
+    def _marginals(self, reading: Reading) -> np.ndarray:
         """The generator's probability of each label, (rows, labels), summed over the label sets of the beam."""
-        rows, labels = hidden.shape[0], len(self.codec.bank)
+        rows, labels = len(reading.states), len(self.codec.bank)
         scores = np.zeros((rows, labels))
         mass = np.zeros(rows)
         beams: list[tuple[int, tuple[int, ...], float]] = [(row, (), 1.0) for row in range(rows)]
         for _ in range(self.maximum_labels + 1):
             if not beams:
                 break
-            log_choices = self._choices(beams, hidden, attention_mask)
+            log_choices = self._choices(beams, reading)
             following: list[list[tuple[int, tuple[int, ...], float]]] = [[] for _ in range(rows)]
             for (row, labels_so_far, probability), choices in zip(beams, log_choices, strict=True):
                 chances = np.exp(choices) * probability
@@ -91,19 +90,14 @@ class LabelScorer:
             beams = [b for row in following for b in sorted(row, key=lambda b: -b[2])[: self.beam]]
         return scores / np.maximum(mass, 1e-12)[:, None]
 
-    def _choices(
-        self, beams: Sequence[tuple[int, tuple[int, ...], float]], hidden: Tensor, attention_mask: Tensor
-    ) -> np.ndarray:
+    def _choices(self, beams: Sequence[tuple[int, tuple[int, ...], float]], reading: Reading) -> np.ndarray:
         """Log-probability of each label and, last, of the end, (beams, labels + 1), renormalised."""
         labels = len(self.codec.bank)
         total = np.zeros((len(beams), labels + 1))
-        start = self.model.base_generator.generation_config.decoder_start_token_id
-        prefixes = [[start, *(token for label in b[1] for token in self.codec.token_ids[label])] for b in beams]
+        prefixes = [[token for label in b[1] for token in self.codec.token_ids[label]] for b in beams]
         for opening, tokens, groups in self.nodes:
             ids = tokens if opening else torch.cat([tokens, torch.tensor([self.end])])
-            logits = self._next_logits(
-                [[*p, *opening] for p in prefixes], [b[0] for b in beams], hidden, attention_mask
-            )
+            logits = self._next_logits([[*p, *opening] for p in prefixes], [b[0] for b in beams], reading)
             chosen = torch.log_softmax(logits[:, ids.to(logits.device)].double(), dim=-1).cpu().numpy()
             for column, group in enumerate(groups):
                 total[:, group] += chosen[:, [column]]
@@ -119,27 +113,17 @@ class LabelScorer:
         total[~allowed] = -np.inf
         return total - np.logaddexp.reduce(total, axis=1, keepdims=True)
 
-    def _next_logits(
-        self, prefixes: list[list[int]], rows: list[int], hidden: Tensor, attention_mask: Tensor
-    ) -> Tensor:
+    def _next_logits(self, prefixes: list[list[int]], rows: list[int], reading: Reading) -> Tensor:
         """Logits behind each prefix over the vocabulary in use, (prefixes, vocabulary)."""
-        base, model = self.model.base_generator, self.model
+        model = self.model
         order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
         result = torch.zeros(len(prefixes), len(model.vocabulary))
         for begin in range(0, len(order), self.chunk):
             part = order[begin : begin + self.chunk]
-            ids = pad([prefixes[i] for i in part], base.generation_config.pad_token_id or 0).to(hidden.device)
-            lengths = torch.tensor([len(prefixes[i]) for i in part], device=hidden.device)
-            source = torch.tensor([rows[i] for i in part], device=hidden.device)
-            with model.vocabulary.restricted_head(base):
-                logits = model.generator(
-                    encoder_outputs=(hidden[source],),
-                    attention_mask=attention_mask[source],
-                    decoder_input_ids=ids,
-                    decoder_attention_mask=(torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long(),
-                    use_cache=False,
-                ).logits
-            result[part] = logits[torch.arange(len(part)), lengths - 1].float().cpu()
+            written = [prefixes[i] for i in part]
+            with model.vocabulary.restricted_head(model.base_generator):
+                logits = model.backbone.continued(reading, [rows[i] for i in part], written)
+            result[part] = logits[torch.arange(len(part)), [len(tokens) for tokens in written]].float().cpu()
         return result
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 
 from lagamc.artifact import ArtifactConfig, load_sentence_encoder, save_artifact
 from lagamc.cards import render_card
+from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import (
@@ -49,14 +50,13 @@ from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LossSettings
-from lagamc.prompts import ResponseCodec, prompt_from
+from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.scoring import tune_thresholds
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE = "metrics.json"
 DEMO = "demo"
 FIDELITY_LIMIT = 0.9
 
@@ -172,10 +172,11 @@ def build_model(
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
     needed = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
     trainable, total = trainable_parameters(model)
+    prompt = prompt_from(data_arguments.prompt, data_arguments.instruction, data_arguments.task_description)
+    if not generator.config.is_encoder_decoder:  # the response follows the text: they need a seam between them
+        prompt = replace(prompt, ending=RESPONSE_LEAD, closed=False)
     config = ArtifactConfig(
-        prompt=prompt_from(
-            data_arguments.prompt, data_arguments.instruction, data_arguments.task_description
-        ).to_dict(),
+        prompt=prompt.to_dict(),
         max_input_length=data_arguments.max_input_length,
         max_response_length=data_arguments.max_response_length or needed,
         label_order=data_arguments.label_order,
@@ -207,7 +208,13 @@ def train(arguments: Arguments) -> dict[str, Any]:
     say = print if state.is_main_process else (lambda *_: None)
     assert training.output_dir is not None
     _check_output(training.output_dir)
+    checkpoint = checkpoint_to_resume(training.resume_from_checkpoint, training.output_dir, say)
     data = load_data(data_arguments)
+    if checkpoint is not None:
+        check_labels(checkpoint, data.bank)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        clear(training.output_dir, checkpoint)
     say("\n".join(data.report.lines))
     for warning in data.report.warnings:
         say(f"warning: {warning}")
@@ -245,13 +252,13 @@ def train(arguments: Arguments) -> dict[str, Any]:
         model=model,
         args=training,
         artifact_config=config,
-        data_collator=LagamcCollator(model.tokenizer.pad_token_id or 0, len(data.bank)),
+        data_collator=LagamcCollator(model.backbone.padding_id, len(data.bank), model.backbone.padding_side),
         train_dataset=encoded["train"],
         eval_dataset=encoded["dev"],
         compute_metrics=build_compute_metrics(model, config.minimum_similarity),
         callbacks=callbacks,
     )
-    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     config.figures["train_seconds"] = round(result.metrics["train_runtime"], 1)
     figures: dict[str, Any] = {}
     if state.is_main_process:

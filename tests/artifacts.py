@@ -91,6 +91,15 @@ def trained_bart(
 
 
 @pytest.fixture(scope="session")
+def trained_llama(
+    tiny_llama: Path, tiny_encoder: Path, session_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """Llama with LoRA."""
+    output = tmp_path_factory.mktemp("trained") / "llama"
+    return train_quickly(tiny_llama, tiny_encoder, session_data, output, *NO_CHECKPOINTS)
+
+
+@pytest.fixture(scope="session")
 def trained_whole(tiny_bart: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """BART without LoRA, on data without a test split."""
     folder = tmp_path_factory.mktemp("trained-whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -67,6 +72,19 @@ def data_dir(tmp_path: Path) -> Path:
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "labels.json").write_text(json.dumps(DESCRIPTIONS), encoding="utf-8")
     return folder
+
+
+DECODER_ONLY: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 
 
 def _sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -199,6 +217,34 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _decoder_only(folder: Path, kind: Any, config: Any) -> Path:
+    """Its tokenizer puts a start token in front of a text and nothing behind it, and has no padding token."""
+    tokenizer = _byte_level_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    torch.manual_seed(0)
+    kind(config(vocab_size=len(tokenizer), **DECODER_ONLY)).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama."""
+    return _decoder_only(tmp_path_factory.mktemp("tiny-llama"), LlamaForCausalLM, LlamaConfig)
+
+
+@pytest.fixture(scope="session")
+def tiny_mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Mistral; its attention slides over a window shorter than the texts."""
+    return _decoder_only(
+        tmp_path_factory.mktemp("tiny-mistral"), MistralForCausalLM, partial(MistralConfig, sliding_window=24)
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_t5_encoder(tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random T5 encoder as a sentence encoder, shaped like sentence-t5."""
@@ -226,6 +272,7 @@ from tests.artifacts import (  # noqa: E402, F401
     session_data,
     trained,
     trained_bart,
+    trained_llama,
     trained_t5,
     trained_whole,
 )

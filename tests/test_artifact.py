@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from lagamc.artifact import copy_artifact, load_weights, published_files, read_config
 from lagamc.classifier import LagamcClassifier
@@ -57,7 +57,9 @@ def cut_short(path: Path) -> None:
 # what is written
 
 
-@pytest.mark.parametrize(("kind", "own"), [("t5", ADAPTER), ("bart", ADAPTER), ("whole", {"generator"})])
+@pytest.mark.parametrize(
+    ("kind", "own"), [("t5", ADAPTER), ("bart", ADAPTER), ("llama", ADAPTER), ("whole", {"generator"})]
+)
 def test_folder_holds_exactly_the_parts(request: pytest.FixtureRequest, kind: str, own: set[str]) -> None:
     folder = request.getfixturevalue(f"trained_{kind}").folder
     present = {p.name for p in folder.iterdir() if not p.name.startswith("checkpoint-")}
@@ -109,12 +111,13 @@ def test_labels_and_configuration_are_those_of_the_run(trained_t5: Trained) -> N
 # each part with its own library
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart"])
+@pytest.mark.parametrize("kind", ["t5", "bart", "llama"])
 def test_adapter_loads_with_peft_alone(request: pytest.FixtureRequest, kind: str) -> None:
     trained: Trained = request.getfixturevalue(f"trained_{kind}")
-    base = AutoModelForSeq2SeqLM.from_pretrained(trained.base)
-    ids = AutoTokenizer.from_pretrained(trained.base)(TEXTS[0], return_tensors="pt")["input_ids"]
-    inputs = {"input_ids": ids, "decoder_input_ids": torch.tensor([[0, 5, 6]])}
+    base = (AutoModelForCausalLM if kind == "llama" else AutoModelForSeq2SeqLM).from_pretrained(trained.base)
+    inputs = {"input_ids": AutoTokenizer.from_pretrained(trained.base)(TEXTS[0], return_tensors="pt")["input_ids"]}
+    if kind != "llama":
+        inputs["decoder_input_ids"] = torch.tensor([[0, 5, 6]])
     with torch.no_grad():
         bare = base.eval()(**inputs).logits
         adapted = PeftModel.from_pretrained(base, str(trained.folder)).eval()(**inputs).logits
@@ -149,11 +152,11 @@ def test_whole_generator_loads_with_its_auto_class_alone(trained_whole: Trained)
 
 
 def test_predictions_are_identical_in_a_new_process(
-    trained_t5: Trained, trained_bart: Trained, trained_whole: Trained, tmp_path: Path
+    trained_t5: Trained, trained_bart: Trained, trained_llama: Trained, trained_whole: Trained, tmp_path: Path
 ) -> None:
     """Every trained weight is moved first, so that only what is really saved and loaded can agree."""
     folders, expected = [], []
-    for number, run in enumerate((trained_t5, trained_bart, trained_whole)):
+    for number, run in enumerate((trained_t5, trained_bart, trained_llama, trained_whole)):
         classifier = run.load()
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():

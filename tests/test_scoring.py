@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from lagamc import scoring
+from lagamc.data import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
@@ -29,18 +30,18 @@ SHARED = LabelBank(
 )
 
 
-def _inputs() -> tuple[Tensor, Tensor]:
-    mask = torch.ones(3, 7, dtype=torch.long)
-    mask[1, 4:] = 0
-    return torch.arange(10, 31).view(3, 7) * mask, mask
+def _inputs(model: LagamcModel) -> tuple[Tensor, Tensor]:
+    rows = torch.arange(10, 31).view(3, 7).tolist()
+    rows[1] = rows[1][:4]
+    return pad_texts(rows, model.backbone.padding_id, model.backbone.padding_side)
 
 
 @torch.no_grad()
 def _brute_force(model: LagamcModel) -> np.ndarray:
     """Marginals from every possible response, each teacher-forced on its own with the full head."""
     codec, bank = model.codec, model.codec.bank
-    input_ids, mask = _inputs()
-    start = model.generation_config.decoder_start_token_id
+    input_ids, mask = _inputs(model)
+    start = model.generation_config.decoder_start_token_id or 0
     openings = [(*ids[:i], ids[i]) for ids in codec.token_ids for i in range(len(ids))]
 
     def next_chances(row: int, written: tuple[int, ...]) -> dict[int | None, float]:
@@ -52,10 +53,13 @@ def _brute_force(model: LagamcModel) -> np.ndarray:
         before = [start, *(token for label in written for token in codec.token_ids[label])]
         logs: dict[int | None, float] = {}
         forced = [torch.tensor([*before, *ids]) for ids in codec.token_ids]
-        everything = model.generator(
-            input_ids=input_ids[row : row + 1, : int(mask[row].sum())].expand(len(bank), -1),
-            decoder_input_ids=torch.nn.utils.rnn.pad_sequence(forced, batch_first=True),  # causal: the rest is ignored
-        ).logits
+        text = input_ids[row : row + 1][mask[row : row + 1].bool()][None].expand(len(bank), -1)
+        padded = torch.nn.utils.rnn.pad_sequence(forced, batch_first=True)  # causal: the rest is ignored
+        if model.base_generator.config.is_encoder_decoder:
+            everything = model.generator(input_ids=text, decoder_input_ids=padded).logits
+        else:  # the response stands behind the text, whose last token takes the place of the start token
+            whole = torch.cat([text, padded[:, 1:]], dim=1)
+            everything = model.generator(input_ids=whole).logits[:, text.shape[1] - 1 :]
         for label in range(len(bank)):
             ids = codec.token_ids[label]
             logits = everything[label, len(before) - 1 :]
@@ -109,7 +113,7 @@ def test_marginals_equal_those_of_all_label_sets(
     _sharpen(model)
     if labels is SHARED:
         assert any(model.codec.branches.keys() - {()})  # some descriptions do part behind their first token
-    scores = LabelScorer(model, beam=1000, chunk=7).score(*_inputs())
+    scores = LabelScorer(model, beam=1000, chunk=7).score(*_inputs(model))
     assert scores.dtype == np.float64
     assert np.ptp(scores) > 0.1
     np.testing.assert_allclose(scores, _brute_force(model), atol=1e-5)
@@ -132,7 +136,7 @@ def test_retrieval_is_averaged_with_the_marginals(
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
     model = make_model(tiny_t5, labels=PLAIN, retrieval_weight=0.5).eval()
     assert model.retrieval is not None
-    input_ids, mask = _inputs()
+    input_ids, mask = _inputs(model)
     with torch.no_grad():
         states = model.base_generator.get_encoder()(input_ids=input_ids, attention_mask=mask)[0]
         retrieved = torch.sigmoid(model.retrieval(states, mask, model.encode_bank())).numpy()
@@ -140,12 +144,18 @@ def test_retrieval_is_averaged_with_the_marginals(
     np.testing.assert_allclose(scores, (_brute_force(model) + retrieved) / 2, atol=1e-5)
 
 
-def test_marginals_of_bart_with_its_bias(
-    make_model: Callable[..., LagamcModel], tiny_bart: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("generator", ["tiny_bart", "tiny_llama", "tiny_mistral"])
+def test_marginals_of_other_generators(
+    generator: str,
+    make_model: Callable[..., LagamcModel],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    """BART adds a bias to its head; texts of decoder-only models are padded on the left."""
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
-    model = make_model(tiny_bart, labels=PLAIN).eval()
-    np.testing.assert_allclose(LabelScorer(model, beam=1000).score(*_inputs()), _brute_force(model), atol=1e-5)
+    model = make_model(request.getfixturevalue(generator), labels=PLAIN).eval()
+    scores = LabelScorer(model, beam=1000, chunk=5).score(*_inputs(model))
+    np.testing.assert_allclose(scores, _brute_force(model), atol=1e-5)
 
 
 def test_labels_of_another_order_are_followed_by_frequency(
@@ -154,18 +164,18 @@ def test_labels_of_another_order_are_followed_by_frequency(
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
     model = make_model(tiny_t5, labels=PLAIN).eval()
     _sharpen(model)
-    by_bank = LabelScorer(model, beam=1000).score(*_inputs())
+    by_bank = LabelScorer(model, beam=1000).score(*_inputs(model))
     model.set_labels(type(model.codec)(PLAIN, model.tokenizer, "frequency", {"refund": 3, "broken": 2, "late": 1}))
-    by_frequency = LabelScorer(model, beam=1000).score(*_inputs())
+    by_frequency = LabelScorer(model, beam=1000).score(*_inputs(model))
     assert np.abs(by_bank - by_frequency).max() > 1e-3
     np.testing.assert_allclose(by_frequency, _brute_force(model), atol=1e-5)
 
 
 def test_a_narrow_beam_still_gives_probabilities(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     model = make_model(tiny_t5, labels=SHARED).eval()
-    scores = LabelScorer(model, beam=1).score(*_inputs())
+    scores = LabelScorer(model, beam=1).score(*_inputs(model))
     assert ((scores >= 0) & (scores <= 1 + 1e-9)).all()
-    singles = LabelScorer(model, beam=8, maximum_labels=1).score(*_inputs())
+    singles = LabelScorer(model, beam=8, maximum_labels=1).score(*_inputs(model))
     assert (singles.sum(axis=1) <= 1 + 1e-9).all()
 
 

@@ -1,0 +1,171 @@
+"""How a generator reads a text and writes behind it: encoder-decoder and decoder-only under one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch of texts as a generator has read them: all that is needed to write behind them.
+
+    Args:
+        states: (rows, tokens, hidden) of the encoder, or the last layer of a decoder-only generator.
+        attention_mask: (rows, tokens).
+        starts: (rows,) the token behind which the response begins.
+        past: keys and values of everything before `starts` in each layer, of a decoder-only generator.
+    """
+
+    states: Tensor
+    attention_mask: Tensor
+    starts: Tensor
+    past: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+class EncoderDecoderBackbone:
+    """T5, BART and their like; texts are padded on the right.
+
+    Args:
+        generator: with or without LoRA.
+        base: the same without its wrapper.
+        padding_id: of the tokenizer.
+    """
+
+    padding_side = "right"
+
+    def __init__(self, generator: Any, base: PreTrainedModel, padding_id: int):
+        self.generator, self.base, self.padding_id = generator, base, padding_id
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+        return int(self.base.get_encoder().config.hidden_size)
+
+    def teacher_forced(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits before each target token, (rows, response, vocabulary), and the states of the text.
+
+        Args:
+            input_ids: (rows, tokens) prompt and text.
+            attention_mask: (rows, tokens).
+            labels: (rows, response), -100 on padding.
+        """
+        base: Any = self.base
+        output = self.generator(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
+            decoder_attention_mask=(torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long(),
+            use_cache=False,
+        )
+        return output.logits, output.encoder_last_hidden_state
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
+        """Reads texts, (rows, tokens)."""
+        encoder = self.base.get_encoder()
+        states = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
+        start = self.base.generation_config.decoder_start_token_id
+        return Reading(states, attention_mask, torch.full_like(input_ids[:, 0], start))
+
+    def continued(self, reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]]) -> Tensor:
+        """Logits behind the start and behind every written token, (prefixes, longest + 1, vocabulary).
+
+        The decoder's short input is computed anew: with right padding that needs no surgery on caches, and it also
+        works with relative positions.
+
+        Args:
+            reading: the texts.
+            rows: the text of each prefix.
+            written: response tokens of each prefix.
+        """
+        ids, mask, source = _right_padded(reading, rows, written, self.padding_id)
+        return self.generator(
+            encoder_outputs=(reading.states[source],),
+            attention_mask=reading.attention_mask[source],
+            decoder_input_ids=ids,
+            decoder_attention_mask=mask,
+            use_cache=False,
+        ).logits
+
+    def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
+        """What `generate` wrote, without the text."""
+        return generated
+
+
+class DecoderOnlyBackbone(EncoderDecoderBackbone):
+    """Llama, Mistral and their like; texts are padded on the left, the response follows the text."""
+
+    padding_side = "left"
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+        return int(self.base.config.get_text_config().hidden_size)
+
+    def teacher_forced(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As of the encoder-decoder; tokens of the text are no targets."""
+        given = labels[:, :-1]
+        mask = torch.cat([attention_mask, (given >= 0).long()], dim=1)
+        output = self.generator(
+            input_ids=torch.cat([input_ids, torch.where(given >= 0, given, self.padding_id)], dim=1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+            logits_to_keep=labels.shape[1],
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return output.logits, output.hidden_states[-1][:, : input_ids.shape[1]]
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
+        """Reads texts, (rows, tokens); the last token of each is kept as the start of its response."""
+        output = self.generator(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(1) - 1).clamp_min(0),
+            past_key_values=DynamicCache(),
+            logits_to_keep=1,
+            output_hidden_states=True,
+            use_cache=True,
+        )
+        layers: list[Any] = output.past_key_values.layers
+        past = tuple((layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in layers)
+        return Reading(output.hidden_states[-1], attention_mask, input_ids[:, -1], past)
+
+    def continued(self, reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]]) -> Tensor:
+        """As of the encoder-decoder; the text is not read again."""
+        ids, mask, source = _right_padded(reading, rows, written, self.padding_id)
+        cache = DynamicCache()
+        for number, (keys, values) in enumerate(reading.past):
+            cache.update(keys[source], values[source], number)
+        before = reading.attention_mask[source]
+        positions = before.sum(1, keepdim=True) - 1 + torch.arange(ids.shape[1], device=ids.device)
+        return self.generator(
+            input_ids=ids,
+            attention_mask=torch.cat([before[:, :-1], mask], dim=1),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+
+    def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
+        """What `generate` wrote, without the text."""
+        return generated[:, input_ids.shape[1] :]
+
+
+def _right_padded(
+    reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]], padding_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids with the start in front, their mask, and the row of each prefix."""
+    device = reading.starts.device
+    source = torch.tensor(list(rows), device=device)
+    width = max(len(tokens) for tokens in written)
+    padded = [[*tokens, *[padding_id] * (width - len(tokens))] for tokens in written]
+    tail = torch.tensor(padded, dtype=torch.long, device=device).view(len(padded), width)
+    lengths = torch.tensor([len(tokens) + 1 for tokens in written], device=device)
+    mask = (torch.arange(width + 1, device=device) < lengths[:, None]).long()
+    return torch.cat([reading.starts[source, None], tail], dim=1), mask, source

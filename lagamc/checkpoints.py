@@ -1,0 +1,107 @@
+"""Checkpoints of a run: which are whole, where a killed run goes on, and what a new run finds in its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from lagamc.artifact import LABELS_FILE, read_config
+from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
+
+METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
+
+
+def problem_of(checkpoint: str | Path) -> str | None:
+    """Why a checkpoint cannot be resumed from; None where it is whole.
+
+    The trainer's state is the last file that is written, so a checkpoint that has it has the rest.
+    """
+    checkpoint = Path(checkpoint)
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        read_config(checkpoint)
+    except FileNotFoundError:
+        return f"it holds no {TRAINER_STATE_NAME}"
+    except json.JSONDecodeError:
+        return f"its {TRAINER_STATE_NAME} is cut short"
+    except LagamcError as error:
+        return str(error)
+    return None
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints of a run, whole or not, newest first."""
+    found = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    return sorted(found, key=lambda path: -int(path.name.split("-")[-1]))
+
+
+def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[[str], None]) -> Path | None:
+    """Where a run begins.
+
+    Args:
+        setting: `true` takes the newest whole checkpoint of the run's own folder, or the beginning where there is
+            none; a path takes that one; None or `false` begins anew.
+        folder: of the run.
+        say: takes messages.
+
+    Raises:
+        LagamcError: the named checkpoint is not whole; or a new run would write over an unfinished one.
+    """
+    folder = Path(folder)
+    found = checkpoints(folder)
+    word = (setting or "false").lower()
+    if word == "true":
+        for checkpoint in found:
+            problem = problem_of(checkpoint)
+            if problem is None:
+                say(f"going on from {checkpoint}")
+                return checkpoint
+            say(f"{checkpoint} is half-written and passed over: {problem}")
+        say(f"no whole checkpoint in {folder}: starting from the beginning")
+        return None
+    named = None if word == "false" else Path(str(setting))
+    problem = None if named is None else problem_of(named)
+    if problem:
+        raise LagamcError(f"resume_from_checkpoint: {setting!r} cannot be resumed from: {problem}")
+    if found and named not in found and not (folder / METRICS_FILE).is_file():
+        raise LagamcError(
+            f"output_dir {str(folder)!r} holds {found[0].name} of an unfinished run: go on with it by "
+            "--resume_from_checkpoint true, remove its checkpoints, or name another output_dir"
+        )
+    return named
+
+
+def clear(folder: str | Path, keep: Path | None) -> None:
+    """Makes the folder that of an unfinished run: what an earlier run left would be taken for this one's.
+
+    Args:
+        folder: of the run.
+        keep: the checkpoint that is resumed from; older ones stay too, half-written and newer ones go.
+    """
+    (Path(folder) / METRICS_FILE).unlink(missing_ok=True)
+    own = checkpoints(folder)
+    older = own[own.index(keep) :] if keep in own else []
+    for checkpoint in own:
+        if checkpoint not in older:
+            shutil.rmtree(checkpoint)
+
+
+def check_labels(checkpoint: Path, bank: LabelBank) -> None:
+    """A run goes on with the labels it began with.
+
+    Raises:
+        LagamcError: they differ.
+    """
+    before = LabelBank.from_json(checkpoint / LABELS_FILE)
+    if dict(before) != dict(bank):
+        changed = sorted({name for name in {*before, *bank} if before.get(name) != bank.get(name)})
+        raise LagamcError(
+            f"resume_from_checkpoint: {checkpoint} was trained with other labels or descriptions "
+            f"({', '.join(changed)}); go on with the same label bank, or start anew in another output_dir"
+        )

@@ -1,0 +1,83 @@
+"""Reading a text and writing behind it, for every kind of generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lagamc.data import pad_texts
+from lagamc.modeling import LagamcModel
+
+GENERATORS = ["tiny_t5", "tiny_bart", "tiny_llama", "tiny_mistral"]
+TEXTS = [[0, 40, 41, 42, 43, 44, 45, 46, 47, 48], [0, 50, 51], [0, *range(20, 54)], [0]]
+WRITTEN = [[30, 31, 32, 33, 34], [35], [], [36, 37]]
+
+
+@pytest.fixture(params=GENERATORS)
+def model(request: pytest.FixtureRequest, make_model: Callable[..., LagamcModel], lora: bool) -> LagamcModel:
+    built = make_model(request.getfixturevalue(request.param), lora=lora, label_vocabulary=False).eval()
+    torch.manual_seed(1)
+    for name, parameter in built.generator.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    return built
+
+
+@torch.no_grad()
+def _alone(model: LagamcModel, text: list[int], written: list[int]) -> Tensor:
+    """Logits behind the start and every written token, of one text without any padding."""
+    if model.base_generator.config.is_encoder_decoder:
+        start = model.generation_config.decoder_start_token_id
+        decoder_ids = torch.tensor([[start, *written]])
+        logits = model.generator(input_ids=torch.tensor([text]), decoder_input_ids=decoder_ids).logits[0]
+    else:
+        logits = model.generator(input_ids=torch.tensor([[*text, *written]])).logits[0, len(text) - 1 :]
+    return logits[:, model.vocabulary.token_ids] if logits.shape[-1] != len(model.vocabulary) else logits
+
+
+def _batch(model: LagamcModel) -> tuple[Tensor, Tensor]:
+    return pad_texts(TEXTS, model.backbone.padding_id, model.backbone.padding_side)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@torch.no_grad()
+def test_teacher_forcing_is_not_changed_by_padding(model: LagamcModel) -> None:
+    width = max(len(row) for row in WRITTEN) + 1
+    labels = torch.tensor([[*row, model.codec.end_token_id, *[-100] * (width - len(row) - 1)] for row in WRITTEN])
+    logits, states = model.response_logits(*_batch(model), labels)
+    assert states.shape == (4, 35, model.backbone.hidden_size)
+    for row, (text, written) in enumerate(zip(TEXTS, WRITTEN, strict=True)):
+        torch.testing.assert_close(logits[row, : len(written) + 1], _alone(model, text, written), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@torch.no_grad()
+def test_writing_behind_a_reading_equals_reading_all_again(model: LagamcModel) -> None:
+    reading = model.backbone.read(*_batch(model))
+    rows = [2, 0, 0, 1, 3, 2]
+    written = [[33, 34, 35], [], [60, 61, 62, 63, 64, 65], [70], [71, 72], [33]]
+    for _ in range(2):  # a reading is not used up
+        with model.vocabulary.restricted_head(model.base_generator):
+            logits = model.backbone.continued(reading, rows, written)
+        assert logits.shape[:2] == (6, 7)
+        for i, (row, tokens) in enumerate(zip(rows, written, strict=True)):
+            expected = _alone(model, TEXTS[row], tokens)
+            torch.testing.assert_close(logits[i, : len(tokens) + 1], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [False])
+@torch.no_grad()
+def test_generation_is_not_changed_by_padding(model: LagamcModel) -> None:
+    ids, mask = _batch(model)
+    together = model.generate(ids, mask, max_new_tokens=8, do_sample=False)
+    for row, text in enumerate(TEXTS):
+        alone = model.generate(
+            torch.tensor([text]), torch.ones(1, len(text)).long(), max_new_tokens=8, do_sample=False
+        )
+        assert together[row, : alone.shape[1]].tolist() == alone[0].tolist()
+    start = 1 if model.base_generator.config.is_encoder_decoder else 0
+    logits = _alone(model, TEXTS[0], [])
+    assert int(together[0, start]) == int(model.vocabulary.token_ids[logits[0].argmax()])
