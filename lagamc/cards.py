@@ -32,6 +32,7 @@ def template_path() -> Path:
 def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData:
     """The card's metadata; results only where the test rows were measured."""
     evaluation = config.figures.get("evaluation", {})
+    base = config.figures.get("base_model") or config.base_model
     results = [
         EvalResult(
             task_type="text-classification",
@@ -48,7 +49,7 @@ def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData
     ]
     return ModelCardData(
         library_name="lagamc",
-        base_model=None if Path(config.base_model or "").is_dir() else config.base_model,  # a folder is no Hub model
+        base_model=None if base is None or Path(base).is_dir() else base,  # a folder is no Hub model
         tags=["multi-label-text-classification", "label-descriptions", "lagamc"],
         pipeline_tag="text-classification",
         model_name=title,

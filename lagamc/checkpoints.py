@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from lagamc.artifact import LABELS_FILE, read_config
@@ -26,6 +26,8 @@ def problem_of(checkpoint: str | Path) -> str | None:
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         read_config(checkpoint)
+        if not (checkpoint / OPTIMIZER_NAME).is_file():
+            return f"it holds no {OPTIMIZER_NAME} (save_only_model leaves it out)"
     except FileNotFoundError:
         return f"it holds no {TRAINER_STATE_NAME}"
     except json.JSONDecodeError:

@@ -34,6 +34,7 @@ def train(arguments: Sequence[str], prog: str = "lagamc train") -> None:
     from lagamc.config import parse_arguments
     from lagamc.training import train as run
 
+    quiet_libraries()
     run(parse_arguments(arguments, prog))
 
 
@@ -60,10 +61,13 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         raise LagamcError(f"{options.input}: no such input file")
 
     from lagamc.classifier import LagamcClassifier
-    from lagamc.data import Columns
+    from lagamc.data import Columns, check_ending
     from lagamc.streaming import check_target, predict_file
 
+    quiet_libraries()
     check_target(options.output)
+    if options.input != "-":
+        check_ending(options.input)
     classifier = LagamcClassifier.from_pretrained(options.model, options.device)
     summary = predict_file(
         classifier,
@@ -94,6 +98,7 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     from lagamc.labels import LabelBank
     from lagamc.training import evaluate as run
 
+    quiet_libraries()
     read_config(options.model)
     bank = LabelBank.from_json(os.path.join(options.model, LABELS_FILE))
     columns = Columns(options.text_column, options.labels_column)
@@ -147,6 +152,15 @@ def guarded(action: Callable[[], None]) -> int:
         action()
     except LagamcError as error:
         return _fail(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "lagamc":
+            raise
+        return _fail(
+            LagamcError(
+                f"the package {error.name!r} is not installed in {sys.prefix}; run `make install` and activate its "
+                "environment (`source .venv/bin/activate`), or `pip install .[embedded]`"
+            )
+        )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -158,6 +172,13 @@ def guarded(action: Callable[[], None]) -> int:
         print("this is a failure of lagamc, not of your input; please report it with the lines above", file=sys.stderr)
         return 1
     return 0
+
+
+def quiet_libraries() -> None:
+    """Leaves out the bars that `transformers` shows for every file it reads or writes; ours stay."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def _fail(error: LagamcError) -> int:

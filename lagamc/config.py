@@ -25,6 +25,8 @@ UNLABELLED = ("error", "keep", "drop")
 class ModelArguments:
     """Generator, sentence encoder and loss."""
 
+    _argument_group_name = "model and loss"
+
     model_name_or_path: str | None = field(
         default=None,
         metadata={
@@ -108,6 +110,8 @@ class ModelArguments:
 @dataclass
 class DataArguments:
     """Texts, labels and how they become tokens."""
+
+    _argument_group_name = "data"
 
     data_dir: str | None = field(
         default=None,
@@ -265,6 +269,11 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
     problems += _not_between("num_train_epochs", fields["num_train_epochs"], 0.0, 1e6)
     problems += _not_between("per_device_train_batch_size", fields["per_device_train_batch_size"], 1, 10**6)
     problems += _outside("threshold_goal", fields["threshold_goal"], ("micro_f1", "macro_f1"))
+    for name in ("metric_for_best_model", "greater_is_better"):
+        if fields[name] is not None:
+            problems.append(
+                f"{name}: set selection_metric instead, the figure of the dev rows that chooses a checkpoint"
+            )
     try:
         return LagamcTrainingArguments(**fields)
     except (ValueError, TypeError, ImportError) as error:

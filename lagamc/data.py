@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "dev", "test")
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+FEW_ROWS = 50  # development rows below which thresholds are mostly noise
 LOSS_IGNORE = -100
 
 
@@ -47,22 +49,30 @@ class Example:
 # reading
 
 
-def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def check_ending(path: str | Path) -> None:
+    """Raises LagamcError where a file's name does not tell a format that can be read."""
+    if Path(path).suffix.lower() not in ENDINGS:
+        found = Path(path).suffix or "no ending"
+        raise LagamcError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}, found {found!r}")
+
+
+def read_rows(path: str | Path, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a JSONL, CSV or Parquet file with their line (Parquet: row) numbers, from 1.
+
+    Args:
+        path: of the file.
+        problems: takes the message of every JSONL line that cannot be read, in place of an error.
 
     Raises:
         LagamcError: the file is missing or of another kind, or a line cannot be read.
     """
     path = Path(path)
-    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise LagamcError(
-            f"{path}: expected a file that ends in {', '.join(readers)}, found {path.suffix or 'no ending'!r}"
-        )
+    check_ending(path)
+    readers = dict(zip(ENDINGS, (_read_jsonl, _read_jsonl, _read_csv, _read_parquet), strict=True))
     if not path.is_file():
         raise LagamcError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
     try:
-        yield from readers[path.suffix.lower()](path)
+        yield from readers[path.suffix.lower()](path, problems)
     except UnicodeDecodeError as error:
         raise LagamcError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
@@ -87,14 +97,21 @@ def parse_json_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_jsonl(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield number, parse_json_row(line, f"{path}, line {number}")
+                try:
+                    row = parse_json_row(line, f"{path}, line {number}")
+                except LagamcError as error:
+                    if problems is None:
+                        raise
+                    problems.append(str(error))
+                else:
+                    yield number, row
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_csv(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         try:
@@ -104,7 +121,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise LagamcError(f"{path}, line {reader.line_num + 1}: not valid CSV ({error})") from error
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_parquet(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -194,7 +211,9 @@ def read_examples(
     Raises:
         LagamcError: one message with every problem and its line.
     """
-    return _check_rows(read_rows(path), str(path), "line", bank, columns or Columns(), unlabelled, limit)
+    problems: list[str] = []
+    rows = read_rows(path, problems)
+    return _check_rows(rows, str(path), "line", bank, columns or Columns(), unlabelled, limit, problems)
 
 
 def _check_rows(
@@ -205,9 +224,10 @@ def _check_rows(
     columns: Columns,
     unlabelled: str,
     limit: int | None,
+    problems: list[str] | None = None,
 ) -> list[Example]:
     examples: list[Example] = []
-    problems: list[str] = []
+    problems = [] if problems is None else problems
     for number, row in rows:
         if limit is not None and len(examples) >= limit:
             break
@@ -313,7 +333,7 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
     """Counts per split and label, lengths, duplicates across splits, labels without training examples."""
     report = DataReport(warnings=list(bank.warnings()))
     keys = {name: {" ".join(e.text.casefold().split()) for e in examples} for name, examples in splits.items()}
-    for name, examples in splits.items():
+    for name, examples in sorted(splits.items(), key=lambda pair: SPLITS.index(pair[0])):
         counts = Counter(label for example in examples for label in example.labels)
         report.splits[name] = len(examples)
         report.label_counts[name] = {label: counts[label] for label in bank}
@@ -329,6 +349,13 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
         shared = len(keys.get(first, set()) & keys.get(second, set()))
         if shared:
             report.warnings.append(f"{shared} texts stand in both {first} and {second}")
+    dev = report.label_counts.get("dev", {})
+    unseen = [label for label, count in dev.items() if count == 0]
+    if "dev" in splits and (len(splits["dev"]) < FEW_ROWS or unseen):
+        report.warnings.append(
+            f"the {len(splits['dev'])} dev rows choose checkpoint and thresholds"
+            + (f", and {len(unseen)} labels have none there: {', '.join(unseen[:10])}" if unseen else "; they are few")
+        )
     if "train" in splits:
         absent = [label for label, count in report.label_counts["train"].items() if count == 0]
         if absent:

@@ -32,6 +32,7 @@ from lagamc.errors import LagamcError
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"  # what it is called on the Hub
 # where LoRA goes when nothing is said (paper, section 6: rank 2 on T5)
 LORA_TARGETS = {
     "t5": ["q", "v"],

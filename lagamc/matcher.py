@@ -78,7 +78,7 @@ class LabelMatcher:
         """
         similarities = embeddings @ self.embeddings.T
         best = similarities.argmax(axis=1)
-        return self.owners[best], similarities[np.arange(len(best)), best]
+        return self.owners[best], similarities[np.arange(len(best)), best].clip(-1, 1)
 
     def match(self, responses: Sequence[str]) -> list[list[Match]]:
         """The matches of every generated response, in the order of its sentences."""

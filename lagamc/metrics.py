@@ -10,6 +10,11 @@ import evaluate
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, hamming_loss, precision_score, recall_score
 
+FIGURES = (
+    *("micro_f1", "micro_precision", "micro_recall", "macro_f1", "macro_precision", "macro_recall"),
+    *("subset_accuracy", "hamming_loss", "labels_per_row"),
+)
+
 
 class MultiLabelMetric(evaluate.Metric):
     """Micro and macro F1, precision and recall, subset accuracy and Hamming loss, all fractions.

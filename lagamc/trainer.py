@@ -118,9 +118,11 @@ class LagamcTrainer(Seq2SeqTrainer):
                     decays = name in decayed and "balance." not in name and parameter.ndim > 0
                     decay = self.args.weight_decay if decays else 0.0
                     groups[(self._learning_rate_of(name), decay)].append(parameter)
+            # the generator's rate comes first: it is the one that is logged
+            ordered = sorted(groups.items(), key=lambda group: group[0][0] != self.args.learning_rate)
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = kind(
-                [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
+                [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in ordered],
                 **settings,
             )
         return self.optimizer

@@ -36,6 +36,7 @@ from lagamc.data import (
 from lagamc.errors import LagamcError
 from lagamc.generators import (
     EMBEDDED,
+    EMBEDDED_HUB_NAME,
     LoraSettings,
     add_lora,
     build_embedded,
@@ -48,7 +49,7 @@ from lagamc.generators import (
 )
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
-from lagamc.metrics import binarise, label_metrics, multi_label_metrics
+from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LossSettings
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.scoring import tune_thresholds
@@ -188,6 +189,7 @@ def build_model(
         beam=model_arguments.beam,
         loss=settings.to_dict(),
         figures={
+            "base_model": name or EMBEDDED_HUB_NAME,
             "generator": name or f"{EMBEDDED} all-MiniLM-L6-v2, {model_arguments.decoder_layers} decoder layers",
             "lora_rank": model_arguments.lora_rank if lora else None,
             "trainable_parameters": trainable,
@@ -212,6 +214,9 @@ def train(arguments: Arguments) -> dict[str, Any]:
     data = load_data(data_arguments)
     if checkpoint is not None:
         check_labels(checkpoint, data.bank)
+    choices = ["loss", *FIGURES, *(f"f1_{name}" for name in data.bank)]
+    if training.selection_metric not in choices:
+        raise LagamcError(f"selection_metric: expected one of {choices}, found {training.selection_metric!r}")
     state.wait_for_everyone()
     if state.is_main_process:
         clear(training.output_dir, checkpoint)
@@ -243,6 +248,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
+    source = data_arguments.dataset_name or data_arguments.data_dir or data_arguments.train_file or ""
+    config.figures["dataset"] = Path(source).name
     config.figures["command"] = " ".join(sys.argv)
 
     callbacks = []
@@ -263,7 +270,12 @@ def train(arguments: Arguments) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if state.is_main_process:
         figures = finish(trainer, model, config, data, training.threshold_goal, say)
-        save_artifact(model, training.output_dir, config, render_card(config, data.bank))
+        save_artifact(
+            model,
+            training.output_dir,
+            config,
+            render_card(config, data.bank, f"LAGAMC on {config.figures['dataset']}"),
+        )
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         say(f"the model is in {training.output_dir}")
@@ -338,10 +350,9 @@ def _truth(examples: Sequence[Example], bank: LabelBank) -> np.ndarray:
 
 
 def _check_output(folder: str) -> None:
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LagamcError(f"output_dir {folder!r}: cannot be made ({error.strerror or error})") from error
-    if not os.access(path, os.W_OK):
-        raise LagamcError(f"output_dir {folder!r}: is not writable")
+    path = Path(folder).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise LagamcError(f"output_dir {folder!r}: cannot be made ({str(there)!r} is a file)")
+    if not os.access(there, os.W_OK):
+        raise LagamcError(f"output_dir {folder!r}: {str(there)!r} is not writable")

@@ -48,6 +48,8 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     Thresholds: `threshold_goal` is what they are tuned for on the development rows after training.
     """
 
+    _argument_group_name = "training (the last ones are those of transformers)"
+
     output_dir: str | None = field(default="lagamc-model", metadata={"help": "Where the model is written."})
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the generator."})
     encoder_learning_rate: float | None = field(
@@ -78,6 +80,9 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(default=True, metadata={"help": "Whether evaluation generates."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Left to the collator."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every weight is used."})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available, metadata={"help": "Helps where there is a GPU."}
+    )
     warmup_steps: float = field(default=0.06, metadata={"help": "Steps, or share of the steps, with rising rates."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two log lines."})
     report_to: str = field(default="none", metadata={"help": "tensorboard, trackio, ... or none."})
