@@ -93,8 +93,8 @@ class EncoderDecoderBackbone:
         ).logits
 
     def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
-        """What `generate` wrote, without the text."""
-        return generated
+        """What `generate` wrote, without the start token."""
+        return generated[:, 1:]
 
 
 class DecoderOnlyBackbone(EncoderDecoderBackbone):

@@ -32,7 +32,7 @@ def template_path() -> Path:
 def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData:
     """The card's metadata; results only where the test rows were measured."""
     evaluation = config.figures.get("evaluation", {})
-    base = config.figures.get("base_model") or config.base_model
+    base = config.base_model or config.figures.get("base_model")
     results = [
         EvalResult(
             task_type="text-classification",

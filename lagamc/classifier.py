@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
-from lagamc.data import pad_texts
+from lagamc.data import LOSS_IGNORE, pad, pad_texts
+from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher, Match
@@ -57,6 +59,7 @@ class LagamcClassifier:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
         self.thresholds = Thresholds(**config.thresholds)
+        self._decoders: dict[str, DescriptionDecoder] = {}
 
     @classmethod
     def from_pretrained(
@@ -96,6 +99,12 @@ class LagamcClassifier:
         """Gives every label of the bank a probability."""
         return LabelScorer(self.model, beam=self.config.beam)
 
+    def decoder(self, mode: str) -> DescriptionDecoder:
+        """Writes descriptions, `exact` or `constrained`."""
+        if mode not in self._decoders:
+            self._decoders[mode] = DescriptionDecoder(self.model, mode, self.config.max_response_length)
+        return self._decoders[mode]
+
     def with_labels(self, descriptions: Mapping[str, str], remove: Sequence[str] = ()) -> LagamcClassifier:
         """A classifier with labels added, reworded or removed; nothing is retrained and the weights are shared.
 
@@ -125,6 +134,8 @@ class LagamcClassifier:
         batch_size: int = 32,
         decide_by: str = "scores",
         generate: bool = True,
+        decoding: str = "exact",
+        beams: int = 1,
         progress: str | None = None,
     ) -> list[Prediction]:
         """Predicts labels of texts.
@@ -135,6 +146,9 @@ class LagamcClassifier:
             decide_by: `scores`, the labels whose probability reaches the tuned threshold; or `generated`, the
                 labels the generated sentences match (paper, section 5.4).
             generate: whether descriptions are written; needed for `generated`.
+            decoding: `exact` (what greedy decoding writes), `constrained` (descriptions of the bank alone), both
+                verified in a few decoder passes; or `generate`, the decoding of `transformers`.
+            beams: of `generate`.
             progress: title of a progress bar on the standard error; None shows none.
 
         Raises:
@@ -142,6 +156,10 @@ class LagamcClassifier:
         """
         if decide_by not in DECIDE_BY:
             raise LagamcError(f"decide_by: expected one of {list(DECIDE_BY)}, found {decide_by!r}")
+        if decoding not in MODES:
+            raise LagamcError(f"decoding: expected one of {list(MODES)}, found {decoding!r}")
+        if beams != 1 and decoding != "generate":
+            raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")
         if isinstance(texts, str):
             raise LagamcError("predict: expected a list of texts, found one string; write predict([text])")
         for number, text in enumerate(texts):
@@ -155,7 +173,7 @@ class LagamcClassifier:
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
-            batch = self._predict_batch([inputs[i] for i in rows], decide_by, generate)
+            batch = self._predict_batch([inputs[i] for i in rows], decide_by, generate, decoding, beams)
             for i, prediction in zip(rows, batch, strict=True):
                 results[i] = replace(prediction, clipped=clipped[i])
         return [prediction for prediction in results if prediction is not None]
@@ -166,15 +184,20 @@ class LagamcClassifier:
         return np.array([[row.scores[name] for name in self.bank] for row in rows])
 
     @torch.inference_mode()
-    def _predict_batch(self, inputs: list[list[int]], decide_by: str, generate: bool) -> list[Prediction]:
+    def _predict_batch(
+        self, inputs: list[list[int]], decide_by: str, generate: bool, decoding: str, beams: int
+    ) -> list[Prediction]:
         backbone = self.model.backbone
         ids, mask = (t.to(self.device) for t in pad_texts(inputs, backbone.padding_id, backbone.padding_side))
         texts, matches = [""] * len(inputs), [list[Match]() for _ in inputs]
+        reading = self.model.backbone.read(ids, mask)
         if generate or decide_by == "generated":
-            tokens = self.model.generate(
-                ids, mask, max_new_tokens=self.config.max_response_length, do_sample=False, num_beams=1
-            )
-            texts = response_texts(tokens.cpu().numpy(), self.model)
+            if decoding == "generate":
+                settings: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+                rows = self.model.generate(ids, mask, max_new_tokens=self.config.max_response_length, **settings)
+            else:
+                rows = pad(self.decoder(decoding).decode(reading), LOSS_IGNORE)
+            texts = response_texts(rows.cpu().numpy(), self.model)
             matches = self.matcher.match(texts)
         if decide_by == "generated":
             return [
@@ -182,7 +205,7 @@ class LagamcClassifier:
                 for text, found in zip(texts, matches, strict=True)
             ]
         names = self.bank.names
-        values = self.scorer.score(ids, mask)
+        values = self.scorer.score_reading(reading)
         chosen = values >= self.thresholds.values(names)
         predictions = []
         for row in range(len(inputs)):

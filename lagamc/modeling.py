@@ -366,7 +366,7 @@ class LagamcModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, restrict: bool = True, **settings: Any) -> Tensor:
-        """`generate` of the generator; what it wrote, without the text.
+        """`generate` of the generator; what it wrote, without the text and the start token.
 
         Args:
             input_ids: (rows, tokens).
@@ -395,12 +395,12 @@ class LagamcModel(nn.Module):
             self.train(before)
 
 
-def strip_response(token_ids: Sequence[int], end_token_id: int, skip: Sequence[int]) -> list[int]:
-    """A generated row without its start token, padding, end token and what follows it."""
+def strip_response(token_ids: Sequence[int], end_token_id: int, padding_id: int) -> list[int]:
+    """A generated row without padding, the end token and what follows it."""
     kept: list[int] = []
-    for position, token in enumerate(token_ids):
-        if token == end_token_id and position > 0:
+    for token in token_ids:
+        if token == end_token_id:
             break
-        if token >= 0 and token not in skip and token != end_token_id:
+        if token >= 0 and token != padding_id:
             kept.append(int(token))
     return kept

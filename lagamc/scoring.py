@@ -61,11 +61,15 @@ class LabelScorer:
             input_ids: (rows, tokens) prompt and text.
             attention_mask: (rows, tokens).
         """
-        reading = self.model.backbone.read(input_ids, attention_mask)
+        return self.score_reading(self.model.backbone.read(input_ids, attention_mask))
+
+    @torch.no_grad()
+    def score_reading(self, reading: Reading) -> np.ndarray:
+        """As `score`, of texts that are read already."""
         written = self._marginals(reading)
         if self.model.retrieval is None or self.bank_embeddings is None:
             return written
-        logits = self.model.retrieval(reading.states, attention_mask, self.bank_embeddings)
+        logits = self.model.retrieval(reading.states, reading.attention_mask, self.bank_embeddings)
         return (written + torch.sigmoid(logits.double()).cpu().numpy()) / 2
 
     def _marginals(self, reading: Reading) -> np.ndarray:

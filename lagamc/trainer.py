@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Trainer
 
 from lagamc.artifact import ArtifactConfig, load_weights, save_artifact
+from lagamc.data import LOSS_IGNORE, pad
+from lagamc.decoding import DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
@@ -48,6 +50,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         # the model's `forward` does not normalise by the number of items: without this the loss is scaled twice
         self.model_accepts_loss_kwargs = False
         self.artifact_config = artifact_config
+        self._decoder: DescriptionDecoder | None = None
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     # the loss
@@ -142,10 +145,12 @@ class LagamcTrainer(Seq2SeqTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in `Trainer`: repeated rows that fill up the last batch of several processes are dropped."""
         self._components["eval"].clear()
+        self._decoder = None  # the weights have changed
         return Trainer.evaluate(self, *args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, see `evaluate`."""
+        self._decoder = None
         return Trainer.predict(self, *args, **kwargs)
 
     def prediction_step(
@@ -162,14 +167,14 @@ class LagamcTrainer(Seq2SeqTrainer):
             loss = self.compute_loss(model, inputs).detach()
         if prediction_loss_only:
             return loss, None, None
-        tokens = self.model.generate(
-            inputs["input_ids"],
-            inputs["attention_mask"],
-            max_new_tokens=self.artifact_config.max_response_length,
-            num_beams=self.args.generation_num_beams or 1,
-            do_sample=False,
-            **generation_settings,
-        )
+        longest, beams = self.artifact_config.max_response_length, self.args.generation_num_beams or 1
+        if beams == 1 and not generation_settings:
+            self._decoder = self._decoder or DescriptionDecoder(self.model, max_new_tokens=longest)
+            reading = self.model.backbone.read(inputs["input_ids"], inputs["attention_mask"])
+            tokens = pad(self._decoder.decode(reading), LOSS_IGNORE).to(inputs["input_ids"].device)
+        else:
+            settings = {"max_new_tokens": longest, "num_beams": beams, "do_sample": False, **generation_settings}
+            tokens = self.model.generate(inputs["input_ids"], inputs["attention_mask"], **settings)
         return loss, tokens, inputs["truth"]
 
     # checkpoints
@@ -195,10 +200,8 @@ def collapse_message(figure: float) -> str:
 
 def response_texts(tokens: np.ndarray, model: LagamcModel) -> list[str]:
     """The texts of generated rows, (rows, tokens), with -100 or the padding token behind their end."""
-    config = model.generation_config
-    skip = [t for t in (config.pad_token_id, config.decoder_start_token_id) if t is not None]
-    end = model.codec.end_token_id
-    return [model.codec.decode(strip_response(row.tolist(), end, skip)) for row in tokens]
+    end, padding = model.codec.end_token_id, model.backbone.padding_id
+    return [model.codec.decode(strip_response(row.tolist(), end, padding)) for row in tokens]
 
 
 def build_compute_metrics(

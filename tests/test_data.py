@@ -364,6 +364,7 @@ def test_check_data_warnings(bank: LabelBank) -> None:
         "train: 1 texts stand more than once",
         "1 texts stand in both train and dev",
         "1 texts stand in both train and test",
+        "the 1 dev rows choose checkpoint and thresholds, and 3 labels have none there: late, broken, praise",
         "2 labels have no training example: refund, praise",
     ]
 

@@ -473,10 +473,10 @@ def test_evaluating_restores_the_mode(make_model: Callable[..., LagamcModel], ti
 
 
 def test_strip_response() -> None:
-    assert strip_response([0, 5, 6, 1, 0, 0], end_token_id=1, skip=[0]) == [5, 6]
-    assert strip_response([2, 5, 6, 2, 7, -100], end_token_id=2, skip=[1]) == [5, 6]  # BART starts with its end token
-    assert strip_response([2, 2, 1, 1], end_token_id=2, skip=[1]) == []
-    assert strip_response([0, 5, 6], end_token_id=1, skip=[0]) == [5, 6]
+    assert strip_response([5, 6, 1, 0, 0], end_token_id=1, padding_id=0) == [5, 6]
+    assert strip_response([5, 6, 2, 7, -100], end_token_id=2, padding_id=1) == [5, 6]
+    assert strip_response([2, 1, 1], end_token_id=2, padding_id=1) == []
+    assert strip_response([0, 5, 6], end_token_id=1, padding_id=0) == [5, 6]
 
 
 def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(

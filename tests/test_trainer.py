@@ -263,14 +263,11 @@ def test_the_generators_encoder_follows_the_generator_unless_told(
 
 
 def _written(model: LagamcModel, label_sets: list[list[str]], width: int) -> np.ndarray:
-    """Rows as `generate` gives them: start token, response, filled up with -100."""
+    """Rows as they are generated: the response, filled up with -100."""
     rows = np.full((len(label_sets), width), -100)
     for row, labels in enumerate(label_sets):
         response, _ = model.codec.encode(model.codec.bank.index(labels))
-        rows[row, : len(response.token_ids) + 1] = [
-            model.generation_config.decoder_start_token_id,
-            *response.token_ids,
-        ]
+        rows[row, : len(response.token_ids)] = response.token_ids
     return rows
 
 
