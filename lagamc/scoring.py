@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lagamc.modeling import LagamcModel
 
 GOALS = ("micro_f1", "macro_f1")
-MINIMUM_PATH = 1e-3  # sets less probable than this are not followed further
+MINIMUM_PATH = 1e-2  # sets less probable than this are not followed further
 
 
 class LabelScorer:
