@@ -24,6 +24,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: install
+	rm -rf outputs/demo
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml run_train.py --config configs/demo.yaml
 	$(BIN)/python run_infer.py --model outputs/demo --input lagamc/demo/messages.jsonl --output outputs/predictions.jsonl
 	$(BIN)/lagamc show outputs/predictions.jsonl --input lagamc/demo/messages.jsonl

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import lagamc.training
+from lagamc import cli
 from lagamc.classifier import LagamcClassifier
 from lagamc.cli import main
 from tests.artifacts import Trained
@@ -63,7 +64,7 @@ def train_on(refused: Refused, data_dir: Path, tmp_path: Path) -> Refused:
     def run(*more: object) -> str:
         output = tmp_path / "out"
         message = refused("train", "--data_dir", data_dir, "--output_dir", output, "--unlabelled", "keep", *more)
-        assert not output.exists() or not list(output.iterdir())
+        assert not output.exists()
         return message
 
     return run
@@ -115,9 +116,11 @@ def test_bad_row_of_the_test_file_is_found_before_training(train_on: Refused, da
 
 def test_every_bad_row_is_reported(train_on: Refused, data_dir: Path) -> None:
     replace_line(data_dir / "train.jsonl", 2, json.dumps({"labels": []}))
+    replace_line(data_dir / "train.jsonl", 3, "{broken")
     replace_line(data_dir / "train.jsonl", 4, json.dumps({"text": "x", "labels": ["lost"]}))
     message = train_on()
-    assert "2 problems" in message
+    assert "3 problems" in message
+    assert "line 3: not valid JSON" in message
     assert "line 2: expected a column 'text'" in message
     assert "line 4: unknown label 'lost'" in message
 
@@ -172,6 +175,12 @@ def test_unreadable_configuration(refused: Refused, tmp_path: Path, content: str
     path = tmp_path / "config.yaml"
     path.write_text(content, encoding="utf-8")
     assert expected in refused("train", "--config", path)
+
+
+def test_figures_that_cannot_choose_a_checkpoint(train_on: Refused, refused: Refused, data_dir: Path) -> None:
+    assert "selection_metric: expected one of ['loss', 'micro_f1'" in train_on("--selection_metric", "acuracy")
+    message = refused("train", "--data_dir", data_dir, "--metric_for_best_model", "macro_f1")
+    assert "metric_for_best_model: set selection_metric instead" in message
 
 
 def test_missing_configuration(refused: Refused, tmp_path: Path) -> None:
@@ -267,6 +276,12 @@ def test_predict_on_a_missing_file(refused: Refused, trained_t5: Trained, tmp_pa
     assert "gone.jsonl: no such input file" in message
 
 
+def test_predict_refuses_an_ending_before_the_model_is_loaded(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("A text.", encoding="utf-8")
+    message = refused("predict", "--model", tmp_path / "no-model", "--input", tmp_path / "in.txt")
+    assert "in.txt: expected a file that ends in .jsonl, .json, .csv, .parquet, found '.txt'" in message
+
+
 def test_predict_on_a_bad_line_leaves_no_output(refused: Refused, trained_t5: Trained, inputs: Path) -> None:
     replace_line(inputs, 6, "{")
     output = inputs.with_name("out.jsonl")
@@ -348,6 +363,19 @@ def test_internal_failure_is_exit_code_1_with_a_traceback(
     assert "Traceback" in text
     assert "wires" in text
     assert "a failure of lagamc, not of your input" in text
+
+
+def test_an_environment_without_the_packages_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setitem(cli.COMMANDS, "show", missing)
+    assert main(["show"]) == 2
+    error = capsys.readouterr().err
+    assert "the package 'torch' is not installed in" in error
+    assert "source .venv/bin/activate" in error
 
 
 def test_interruption_is_exit_code_130(
