@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from lagamc.errors import LagamcError
 from lagamc.generators import auto_class, load_config, load_generator, load_tokenizer, quiet_load
 from lagamc.labels import LabelBank
-from lagamc.losses import LossBalance
+from lagamc.losses import LAMBDA_MODES, LossBalance
 from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
 from lagamc.prompts import Prompt, ResponseCodec
 from lagamc.scoring import Thresholds
@@ -105,7 +105,15 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # written last: a folder in which a save was cut short is no model rather than a mixed one
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
         generator = model.generator
+        adapted = isinstance(generator, PeftModel)
+        for stale in [GENERATOR_FOLDER] if adapted else ADAPTER_FILES:  # of an earlier run of the other kind
+            if (folder / stale).is_dir():
+                shutil.rmtree(folder / stale)
+            else:
+                (folder / stale).unlink(missing_ok=True)
         if isinstance(generator, PeftModel):
             generator.save_pretrained(str(folder), safe_serialization=True)
             (folder / CARD_FILE).unlink(missing_ok=True)  # peft writes a card of its own
@@ -123,13 +131,16 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
         config.lambda_minimum = model.balance.minimum
         config.lambda_state = {k: v.detach().flatten().tolist() for k, v in model.balance.state_dict().items()}
         config.versions = library_versions()
-        text = json.dumps(asdict(config), indent=1, ensure_ascii=False)
-        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
         model.codec.bank.to_json(folder / LABELS_FILE)
         if card is not None:
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise LagamcError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
+        text = json.dumps(asdict(config), indent=1, ensure_ascii=False)
+        partial = folder / f"{CONFIG_FILE}.partial"
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(folder / CONFIG_FILE)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LagamcError(f"{folder}: the model cannot be written ({reason})") from error
 
 
 def published_files(folder: str | Path) -> list[str]:
@@ -179,6 +190,15 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         Prompt(**config.prompt), Thresholds(**config.thresholds), LossSettings(**config.loss)
     except TypeError as error:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
+    numbers = {name: getattr(config, name) for name in ("max_input_length", "max_response_length", "beam")}
+    wrong = [f"{k}: expected a whole number above 0, found {v!r}" for k, v in numbers.items() if not _is_count(v)]
+    limits = [config.thresholds.get("overall", 0.5), *config.thresholds.get("per_label", {}).values()]
+    if not all(isinstance(value, float) and 0 <= value <= 1 for value in limits):
+        wrong.append(f"thresholds: expected numbers from 0 to 1, found {limits!r:.60}")
+    if config.lambda_mode not in LAMBDA_MODES:
+        wrong.append(f"lambda_mode: expected one of {LAMBDA_MODES}, found {config.lambda_mode!r}")
+    if wrong:
+        raise LagamcError.from_problems(str(folder / CONFIG_FILE), wrong)
     needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
     needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
     needed += [RETRIEVAL_FILE] if config.loss.get("retrieval_weight") else []
@@ -188,6 +208,10 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     if missing:
         raise LagamcError(f"{folder}: the model is incomplete, missing: {', '.join(missing)}; copy or pull it again")
     return config
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def load_sentence_encoder(name: str | Path, revision: str | None = None) -> SentenceTransformer:

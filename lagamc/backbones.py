@@ -47,6 +47,13 @@ class EncoderDecoderBackbone:
         """Width of the states."""
         return int(self.base.get_encoder().config.hidden_size)
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens at most in a text or a response; None where positions are relative."""
+        configs = (self.base.config, *(getattr(self.base.config, part, None) for part in ("encoder", "decoder")))
+        found = [getattr(config, "max_position_embeddings", None) for config in configs if config is not None]
+        return min((size for size in found if size is not None), default=None)
+
     def teacher_forced(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits before each target token, (rows, response, vocabulary), and the states of the text.
 

@@ -13,12 +13,13 @@ import torch
 from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
-from lagamc.data import LOSS_IGNORE, pad, pad_texts
+from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
+from lagamc.generators import first_line
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher, Match
-from lagamc.modeling import LagamcModel
+from lagamc.modeling import LagamcModel, check_lengths
 from lagamc.prompts import ResponseCodec
 from lagamc.scoring import LabelScorer, Thresholds
 from lagamc.trainer import response_texts
@@ -56,8 +57,11 @@ class LagamcClassifier:
 
     def __init__(self, model: LagamcModel, config: ArtifactConfig, device: str | None = None):
         self.config = config
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device).eval()
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = model.to(self.device).eval()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise LagamcError(f"device: {device!r} cannot be used here ({first_line(error)})") from error
         self.thresholds = Thresholds(**config.thresholds)
         self._decoders: dict[str, DescriptionDecoder] = {}
 
@@ -112,8 +116,13 @@ class LagamcClassifier:
             descriptions: label -> description; a name of the bank is reworded, another one added.
             remove: labels to leave out.
         """
-        bank = self.bank.remove(remove) if remove else self.bank
-        bank = LabelBank({**bank, **descriptions})
+        if not isinstance(descriptions, Mapping):
+            raise LagamcError(f"with_labels: expected label -> description, found {type(descriptions).__name__}")
+        unknown = [name for name in remove if name not in self.bank]
+        if unknown:
+            raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {self.bank.names[:12]}")
+        kept = {name: text for name, text in self.bank.items() if name not in remove}
+        bank = LabelBank({**kept, **descriptions})
         old = self.model
         codec = ResponseCodec(bank, old.tokenizer, self.config.label_order, self.config.label_counts)
         model = LagamcModel(
@@ -126,7 +135,14 @@ class LagamcClassifier:
             old.restricted,
             old.retrieval,
         )
-        return LagamcClassifier(model, replace(self.config), str(self.device))
+        longest = max(len(ids) for ids in codec.token_ids) + 1
+        config = replace(
+            self.config,
+            max_response_length=max(self.config.max_response_length, longest),
+            thresholds=self.thresholds.to_dict(),
+        )
+        check_lengths(model, config.max_input_length, longest)
+        return LagamcClassifier(model, config, str(self.device))
 
     def predict(
         self,
@@ -160,11 +176,15 @@ class LagamcClassifier:
             raise LagamcError(f"decoding: expected one of {list(MODES)}, found {decoding!r}")
         if beams != 1 and decoding != "generate":
             raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise LagamcError(f"batch_size: expected a number of at least 1, found {batch_size!r}")
+        if not isinstance(texts, Sequence):
+            raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
         if isinstance(texts, str):
             raise LagamcError("predict: expected a list of texts, found one string; write predict([text])")
         for number, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise LagamcError(f"predict: text {number} is empty or not a string ({text!r:.40})")
+            if not isinstance(text, str) or not text.strip() or not is_encodable(text):
+                raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
         inputs, clipped = artifact_prompt(self.config).encode(
             self.model.tokenizer, texts, self.config.max_input_length
         )
@@ -206,6 +226,8 @@ class LagamcClassifier:
             ]
         names = self.bank.names
         values = self.scorer.score_reading(reading)
+        if not np.isfinite(values).all():
+            raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
         chosen = values >= self.thresholds.values(names)
         predictions = []
         for row in range(len(inputs)):

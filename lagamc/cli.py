@@ -65,7 +65,7 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     from lagamc.streaming import check_target, predict_file
 
     quiet_libraries()
-    check_target(options.output)
+    check_target(options.output, options.input)
     if options.input != "-":
         check_ending(options.input)
     classifier = LagamcClassifier.from_pretrained(options.model, options.device)

@@ -18,6 +18,11 @@ from lagamc.losses import LAMBDA_MODES, SEMANTIC_FORMS, SOFT_TOKENS
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
 from lagamc.training_args import LagamcTrainingArguments
 
+# arguments of `transformers` that would be ignored, or fail later
+UNSUPPORTED = (
+    *("label_smoothing_factor", "prediction_loss_only", "remove_unused_columns", "batch_eval_metrics"),
+    *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
+)
 UNLABELLED = ("error", "keep", "drop")
 
 
@@ -94,9 +99,11 @@ class ModelArguments:
         found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
         found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
         found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
-        low = self.lambda_minimum + 1e-3 if self.lambda_mode == "learnable" else 0.0
+        low = {"learnable": self.lambda_minimum + 1e-3, "uncertainty": 1e-3}.get(self.lambda_mode, 0.0)
         found += _not_between("lambda_initial", self.lambda_initial, low, 1.0 - low)
         found += _not_between("lora_rank", self.lora_rank, 1, 1024)
+        if self.lora_alpha is not None:
+            found += _not_between("lora_alpha", self.lora_alpha, 1, 10**6)
         found += _not_between("lora_dropout", self.lora_dropout, 0.0, 0.99)
         found += _not_between("decoder_layers", self.decoder_layers, 1, 6)
         found += _not_between("beam", self.beam, 1, 256)
@@ -255,6 +262,10 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
         elif value is None:
             typed[key] = None
         else:
+            action = next(action for action in parser._actions if action.dest == key)
+            if isinstance(value, (list, dict)) and action.nargs not in ("*", "+"):
+                problems.append(f"{key}: expected one value, found {type(value).__name__} {value!r:.60}")
+                continue
             words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
             try:
                 typed[key] = getattr(parser.parse_known_args([f"--{key}", *words])[0], key)
@@ -266,7 +277,20 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
 def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTrainingArguments | None:
     fields = {f.name: values[f.name] for f in dataclasses.fields(LagamcTrainingArguments) if f.init}
     problems += _not_between("learning_rate", fields["learning_rate"], 0.0, 1.0)
-    problems += _not_between("num_train_epochs", fields["num_train_epochs"], 0.0, 1e6)
+    problems += _not_between("num_train_epochs", fields["num_train_epochs"], 1e-6, 1e6)
+    problems += _not_between("per_device_eval_batch_size", fields["per_device_eval_batch_size"], 1, 10**6)
+    problems += _not_between("gradient_accumulation_steps", fields["gradient_accumulation_steps"], 1, 10**6)
+    problems += _not_between("seed", fields["seed"], 0, 2**32 - 1)
+    problems += _not_between("weight_decay", fields["weight_decay"], 0.0, 10.0)
+    problems += _not_between("dataloader_num_workers", fields["dataloader_num_workers"], 0, 1000)
+    for name in ("encoder_learning_rate", "sentence_encoder_learning_rate", "lambda_learning_rate"):
+        if fields[name] is not None:
+            problems += _not_between(name, fields[name], 0.0, 1.0)
+    if fields["fp16"] or fields["bf16"]:
+        problems.append("fp16, bf16: precision is set in accelerate_config.yaml alone (mixed_precision)")
+    for name in UNSUPPORTED:
+        if fields[name]:
+            problems.append(f"{name}: is not supported by this trainer")
     problems += _not_between("per_device_train_batch_size", fields["per_device_train_batch_size"], 1, 10**6)
     problems += _outside("threshold_goal", fields["threshold_goal"], ("micro_f1", "macro_f1"))
     for name in ("metric_for_best_model", "greater_is_better"):
@@ -276,7 +300,7 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
             )
     try:
         return LagamcTrainingArguments(**fields)
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         problems.append(str(error))
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.prompts import Prompt, ResponseCodec
@@ -113,12 +113,7 @@ def _read_jsonl(path: Path, problems: list[str] | None) -> Iterator[tuple[int, d
 
 def _read_csv(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            for row in reader:
-                yield reader.line_num, dict(row)
-        except csv.Error as error:
-            raise LagamcError(f"{path}, line {reader.line_num + 1}: not valid CSV ({error})") from error
+        yield from read_csv_rows(lines, str(path))
 
 
 def _read_parquet(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -134,6 +129,15 @@ def _read_parquet(path: Path, problems: list[str] | None) -> Iterator[tuple[int,
         for row in batch.to_pylist():
             number += 1
             yield number, row
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a string can be written as UTF-8: one with a lone surrogate cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_example(
@@ -164,6 +168,9 @@ def parse_example(
         found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
         raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
     identity = row.get(columns.id)
+    for name, value in ((columns.text, text), (columns.id, str(identity))):
+        if not is_encodable(value):
+            raise LagamcError(f"{where}: {name!r} holds half a character (a lone surrogate), which is no text")
     labels: tuple[str, ...] = ()
     if bank is not None:
         labels = _parse_labels(row, where, columns, bank)

@@ -89,7 +89,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise LagamcError(f"no tokenizer can be loaded from {str(name)!r}: {_first_line(error)}") from error
+        raise LagamcError(f"no tokenizer can be loaded from {str(name)!r}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.pad_token_id is None:
@@ -173,7 +173,7 @@ def load_generator(name: str, revision: str | None = None, dtype: torch.dtype | 
     try:
         return quiet_load(kind, name, revision=revision, use_safetensors=True, dtype=dtype or torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
-        raise LagamcError(f"no generator can be loaded from {name!r}: {_first_line(error)}") from error
+        raise LagamcError(f"no generator can be loaded from {name!r}: {first_line(error)}") from error
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -182,7 +182,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
         return AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise LagamcError(
-            f"no model can be loaded from {name!r}: {_first_line(error)} Give a folder with config.json and "
+            f"no model can be loaded from {name!r}: {first_line(error)} Give a folder with config.json and "
             "model.safetensors, the name of a Hub model, or leave --model_name_or_path out for the embedded one."
         ) from error
 
@@ -261,5 +261,5 @@ def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]

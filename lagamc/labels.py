@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
 
 NEAR_DUPLICATE_SIMILARITY = 0.9
@@ -108,7 +108,7 @@ class LabelBank(Mapping[str, str]):
     def _near_duplicates(self, block: int = 1024) -> Iterator[tuple[str, str, float]]:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        if len(self) < 2:
+        if len(self) < 2 or not any(character.isalnum() for text in self.descriptions for character in text):
             return
         features = TfidfVectorizer(token_pattern=r"(?u)\w+", sublinear_tf=True).fit_transform(
             [_normalise(text) for text in self._descriptions.values()]
@@ -138,6 +138,10 @@ class LabelBank(Mapping[str, str]):
             descriptions = json.loads(_read_text(path), object_pairs_hook=unique)
         except json.JSONDecodeError as error:
             raise LagamcError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+        except (RecursionError, ValueError) as error:
+            if isinstance(error, LagamcError):
+                raise
+            raise LagamcError(f"{path}: not valid JSON ({type(error).__name__}: {error})") from error
         return cls(descriptions, source=str(path))
 
     @classmethod
@@ -146,16 +150,14 @@ class LabelBank(Mapping[str, str]):
     ) -> LabelBank:
         """Reads a CSV with a header and one label a line."""
         path = Path(path)
-        reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-        columns = reader.fieldnames or []
-        if name_column not in columns or description_column not in columns:
-            raise LagamcError(
-                f"{path}: expected the columns {name_column!r} and {description_column!r}, found {list(columns)}"
-            )
         descriptions: dict[str, str] = {}
-        for row in reader:
+        for line, row in read_csv_rows(io.StringIO(_read_text(path), newline=""), str(path)):
+            if name_column not in row or description_column not in row:
+                raise LagamcError(
+                    f"{path}: expected the columns {name_column!r} and {description_column!r}, found {list(row)}"
+                )
             if row[name_column] in descriptions:
-                raise LagamcError(f"{path}, line {reader.line_num}: the label {row[name_column]!r} stands twice")
+                raise LagamcError(f"{path}, line {line}: the label {row[name_column]!r} stands twice")
             descriptions[row[name_column]] = row[description_column]
         return cls(descriptions, source=str(path))
 

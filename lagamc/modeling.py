@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone
 from lagamc.bridge import PaddedAlignments, TokenBridge, pad_alignments
+from lagamc.errors import LagamcError
 from lagamc.losses import (
     LabelRetrieval,
     LossBalance,
@@ -188,10 +189,10 @@ class LagamcModel(nn.Module):
     def device(self) -> torch.device:
         return self.piece_ids.device
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(self, *arguments: Any, **settings: Any) -> None:
         """Recomputes activations of the generator in the backward pass to save memory."""
         generator: Any = self.generator
-        generator.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+        generator.gradient_checkpointing_enable(*arguments, **settings)
         if isinstance(self.generator, PeftModel):
             self.generator.enable_input_require_grads()
 
@@ -393,6 +394,26 @@ class LagamcModel(nn.Module):
             yield
         finally:
             self.train(before)
+
+
+def check_lengths(model: LagamcModel, max_input_length: int, max_response_length: int) -> None:
+    """Whether inputs and responses fit the positions that the generator knows.
+
+    Raises:
+        LagamcError: they do not.
+    """
+    longest = model.backbone.positions
+    if longest is None:
+        return
+    if not model.base_generator.config.is_encoder_decoder:
+        max_input_length, max_response_length = max_input_length + max_response_length, 0
+    if max(max_input_length, max_response_length) > longest:
+        name = "max_input_length" if max_input_length > longest else "a response"
+        found = max(max_input_length, max_response_length)
+        raise LagamcError(
+            f"{name}: the generator knows {longest} positions, found {found}; lower max_input_length or "
+            "max_response_length, or shorten the descriptions"
+        )
 
 
 def strip_response(token_ids: Sequence[int], end_token_id: int, padding_id: int) -> list[int]:

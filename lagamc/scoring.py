@@ -33,14 +33,14 @@ class LabelScorer:
     Args:
         model: the trained model.
         beam: sets followed per row.
-        maximum_labels: no longer sets are followed.
+        maximum_labels: no longer sets are followed; None follows all.
         chunk: decoder rows computed at a time.
     """
 
-    def __init__(self, model: LagamcModel, beam: int = 8, maximum_labels: int = 16, chunk: int = 256):
+    def __init__(self, model: LagamcModel, beam: int = 8, maximum_labels: int | None = None, chunk: int = 256):
         self.model, self.beam, self.chunk = model, beam, chunk
         self.codec = model.codec
-        self.maximum_labels = min(maximum_labels, len(self.codec.bank))
+        self.maximum_labels = min(maximum_labels or len(self.codec.bank), len(self.codec.bank))
         vocabulary = model.vocabulary
         # node -> (opening tokens, local token ids of its choices, and for every choice the labels behind it)
         self.nodes: list[tuple[tuple[int, ...], Tensor, list[list[int]]]] = []

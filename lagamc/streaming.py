@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,23 +83,29 @@ def predict_file(
             summary.add(predictions)
             bar.update(len(rows))
         if summary.rows == 0:
-            raise LagamcError(f"{source}: holds no rows")
+            raise LagamcError(f"{'the standard input' if source == STANDARD_STREAM else source}: holds no rows")
     return summary
 
 
 def read_inputs(source: str, columns: Columns) -> Iterator[Example]:
     """Texts of a file, one at a time, checked."""
     if source == STANDARD_STREAM:
-        rows = (
-            (number, parse_json_row(line, f"standard input, line {number}"))
-            for number, line in enumerate(sys.stdin, start=1)
-            if line.strip()
-        )
-        name = "standard input"
+        rows, name = _standard_input(), "standard input"
     else:
-        rows, name = read_rows(source), source  # type: ignore[assignment]
+        rows, name = read_rows(source), source
     for number, row in rows:
         yield parse_example(row, f"{name}, line {number}", columns, str(number))
+
+
+def _standard_input() -> Iterator[tuple[int, dict[str, Any]]]:
+    stream = getattr(sys.stdin, "buffer", None)
+    lines = sys.stdin if stream is None else io.TextIOWrapper(stream, encoding="utf-8-sig")
+    try:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, parse_json_row(line, f"standard input, line {number}")
+    except UnicodeDecodeError as error:
+        raise LagamcError(f"standard input: not UTF-8 text ({error.reason}); convert it first") from error
 
 
 def as_json(identity: str, prediction: Prediction) -> str:
@@ -116,27 +124,42 @@ def as_json(identity: str, prediction: Prediction) -> str:
 @contextmanager
 def _open_target(target: str) -> Iterator[IO[str]]:
     if target == STANDARD_STREAM:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
-    path = Path(target)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as output:
+    path = Path(target).resolve()  # what a link points to is written, the link stays
+    if path.exists() and not path.is_file():  # a device or a pipe: nothing to move into place
+        with path.open("w", encoding="utf-8") as output:
             yield output
+        return
+    partial = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.", suffix=".partial", delete=False
+        ) as output:
+            partial = Path(output.name)
+            yield output
+        partial.chmod(0o666 & ~_umask())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise LagamcError(f"{target}: cannot be written ({error.strerror or error})") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
 
 
-def check_target(target: str) -> None:
-    """Fails early where the output could not be written at the end.
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_target(target: str, source: str = STANDARD_STREAM) -> None:
+    """Fails early where the output could not be written at the end, or would replace the input.
 
     Raises:
-        LagamcError: the folder is missing or not writable, or the place is a folder.
+        LagamcError: the folder is missing or not writable, or the place is a folder or the input.
     """
     if target == STANDARD_STREAM:
         return
@@ -146,3 +169,5 @@ def check_target(target: str) -> None:
         raise LagamcError(f"{target}: is a folder, expected a file to write")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise LagamcError(f"{target}: the folder {str(folder)!r} does not exist or is not writable")
+    if source != STANDARD_STREAM and path.exists() and Path(source).exists() and path.samefile(source):
+        raise LagamcError(f"{target}: input and output are the same file; the predictions would replace the texts")

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ from lagamc.generators import (
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.modeling import LagamcModel, LossSettings, check_lengths
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.scoring import tune_thresholds
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
@@ -109,26 +109,26 @@ def load_data(arguments: DataArguments) -> TrainingData:
 
 
 def data_files(arguments: DataArguments) -> dict[str, Path]:
-    """The files of `data_dir`, or those named one by one.
+    """The files of `data_dir`, and those named one by one, which take their place.
 
     Raises:
         LagamcError: the folder or its training or labels file is missing.
     """
+    given = {split: getattr(arguments, f"{split}_file") for split in SPLITS} | {"labels": arguments.labels_file}
+    named = {name: Path(path) for name, path in given.items() if path}
     if not arguments.data_dir:
-        named = {split: getattr(arguments, f"{split}_file") for split in SPLITS} | {"labels": arguments.labels_file}
-        return {name: Path(path) for name, path in named.items() if path}
+        return named
     folder = Path(__file__).parent / DEMO if arguments.data_dir == DEMO else Path(arguments.data_dir)
     if not folder.is_dir():
         raise LagamcError(f"data_dir: no such folder {str(folder)!r}; it should hold train.jsonl and labels.json")
     files = {split: folder / f"{split}.jsonl" for split in SPLITS} | {"labels": folder / "labels.json"}
-    if arguments.labels_file:
-        files["labels"] = Path(arguments.labels_file)
+    files |= named
     missing = [files[name].name for name in ("train", "labels") if not files[name].is_file()]
     if missing:
         raise LagamcError(
             f"data_dir {str(folder)!r}: expected {' and '.join(missing)}, found {sorted(os.listdir(folder))}"
         )
-    return {name: path for name, path in files.items() if path.is_file()}
+    return {name: path for name, path in files.items() if path.is_file() or name in named}
 
 
 def build_model(
@@ -160,18 +160,17 @@ def build_model(
     encoder.requires_grad_(model_arguments.train_sentence_encoder)
     counts = data.report.label_counts["train"]
     codec = ResponseCodec(data.bank, tokenizer, data_arguments.label_order, counts)
-    settings = LossSettings(
-        model_arguments.decision_weight,
-        model_arguments.semantic_form,
-        model_arguments.soft_tokens,
-        model_arguments.temperature,
-        model_arguments.final_temperature,
-        model_arguments.semantic_share,
-        model_arguments.retrieval_weight,
-    )
+    settings = LossSettings(**{f.name: getattr(model_arguments, f.name) for f in fields(LossSettings)})
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
     needed = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
+    response_length = data_arguments.max_response_length or min(needed, model.backbone.positions or needed)
+    shortest = max(len(ids) for ids in codec.token_ids) + 1
+    if response_length < shortest:
+        raise LagamcError(
+            f"max_response_length: {response_length} tokens do not hold the longest description ({shortest} tokens)"
+        )
+    check_lengths(model, data_arguments.max_input_length, response_length)
     trainable, total = trainable_parameters(model)
     prompt = prompt_from(data_arguments.prompt, data_arguments.instruction, data_arguments.task_description)
     if not generator.config.is_encoder_decoder:  # the response follows the text: they need a seam between them
@@ -179,7 +178,7 @@ def build_model(
     config = ArtifactConfig(
         prompt=prompt.to_dict(),
         max_input_length=data_arguments.max_input_length,
-        max_response_length=data_arguments.max_response_length or needed,
+        max_response_length=response_length,
         label_order=data_arguments.label_order,
         label_counts=counts,
         label_vocabulary=model_arguments.label_vocabulary,

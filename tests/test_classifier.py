@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import Columns, read_examples
@@ -177,3 +179,36 @@ def test_with_labels_refuses_what_the_bank_refuses(classifier: LagamcClassifier)
         classifier.with_labels({"angry": " "})
     with pytest.raises(LagamcError, match="empty"):
         classifier.with_labels({}, list(DESCRIPTIONS))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "3", None])
+def test_batch_sizes_that_are_none(classifier: LagamcClassifier, size: Any) -> None:
+    with pytest.raises(LagamcError, match="batch_size: expected a number of at least 1"):
+        classifier.predict(["A text."], batch_size=size)
+
+
+def test_damaged_weights_give_no_silent_answer(trained_t5: Trained) -> None:
+    broken = trained_t5.load()
+    with torch.no_grad():
+        next(broken.model.sentence_encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(LagamcError, match="scores are not finite"):
+        broken.predict(["A text."])
+
+
+def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
+    classifier = trained_bart.load()
+    classifier.thresholds.overall = 0.123
+    longer = classifier.with_labels({"late": "Late parcel: " + "the customer waits " * 12})
+    assert longer.config.max_response_length > classifier.config.max_response_length
+    assert longer.thresholds.overall == 0.123
+    with pytest.raises(LagamcError, match="a response: the generator knows 256 positions"):
+        classifier.with_labels({"late": "Late parcel: " + "the customer waits " * 100})
+    only = classifier.with_labels({"new": "Newness: it is new."}, remove=list(classifier.bank))
+    assert only.bank.names == ["new"]
+    with pytest.raises(LagamcError, match="'gone' is no label of the bank"):
+        classifier.with_labels({}, remove=["gone"])
+
+
+def test_an_unknown_device(trained_t5: Trained) -> None:
+    with pytest.raises(LagamcError, match="device: 'foo' cannot be used here"):
+        LagamcClassifier.from_pretrained(trained_t5.folder, "foo")

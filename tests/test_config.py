@@ -171,6 +171,28 @@ def test_bad_yaml(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str")])
+def test_a_list_for_one_value(tmp_path: Path) -> None:
+    text = message("--config", config(tmp_path, "data_dir: data\nbeam: [3, 4]\nlora_targets: [q, v]\n"))
+    assert "beam: expected one value, found list [3, 4]" in text
+    assert "lora_targets: expected one value, found list ['q', 'v']" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("gradient_accumulation_steps: 0", "gradient_accumulation_steps: expected 1 to"),
+        ("per_device_eval_batch_size: -4", "per_device_eval_batch_size: expected 1 to"),
+        ("seed: -1", "seed: expected 0 to"),
+        ("num_train_epochs: 0", "num_train_epochs: expected"),
+        ("sentence_encoder_learning_rate: -1", "sentence_encoder_learning_rate: expected 0 to 1"),
+        ("label_smoothing_factor: 0.1", "label_smoothing_factor: is not supported"),
+        ("bf16: true", "precision is set in accelerate_config.yaml alone"),
+    ],
+)
+def test_settings_that_would_fail_later_or_be_ignored(tmp_path: Path, setting: str, found: str) -> None:
+    assert found in message("--config", config(tmp_path, f"data_dir: data\n{setting}\n"))
+
+
 def test_yaml_that_is_no_mapping(tmp_path: Path, text: str, kind: str) -> None:
     assert f"expected `key: value` lines, found {kind}" in message("--config", config(tmp_path, text))
 

@@ -130,6 +130,13 @@ def _sharpen(model: LagamcModel) -> None:
     model.base_generator.get_output_embeddings().weight.copy_(weight + torch.randn_like(weight))
 
 
+def test_texts_of_many_labels_are_followed_to_the_end(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    names = ["refund", "late", "broken", "lamp", "parcel", "money", "shop", "thank", "post", "arrival"]
+    many = LabelBank({f"{a}-{b}": f"{a} {b}" for a in names for b in names[:2]})
+    assert len(many) == 20
+    assert LabelScorer(make_model(tiny_t5, labels=many)).maximum_labels == 20
+
+
 def test_retrieval_is_averaged_with_the_marginals(
     make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,50 @@ def test_target_that_cannot_be_written(tmp_path: Path) -> None:
     check_target("-")
     check_target(str(tmp_path / "out.jsonl"))
     assert not (tmp_path / "out.jsonl").exists()
+
+
+# places to write to
+
+
+def test_a_link_is_written_through(classifier: LagamcClassifier, source: str, tmp_path: Path) -> None:
+    (tmp_path / "real.jsonl").write_text("old\n", encoding="utf-8")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    predict_file(classifier, source, str(tmp_path / "link.jsonl"), progress=False, generate=False)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len(read_lines(tmp_path / "real.jsonl")) == 6
+
+
+def test_a_pipe_is_written_to_and_stays(classifier: LagamcClassifier, source: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(pipe.read_text(encoding="utf-8").splitlines()), daemon=True)
+    reader.start()
+    predict_file(classifier, source, str(pipe), progress=False, generate=False)
+    reader.join(timeout=20)
+    assert len(found) == 6
+    assert pipe.is_fifo()
+
+
+def test_a_file_of_the_users_that_ends_in_partial_stays(
+    classifier: LagamcClassifier, source: str, tmp_path: Path
+) -> None:
+    (tmp_path / "out.jsonl.partial").write_text("mine", encoding="utf-8")
+    predict_file(classifier, source, str(tmp_path / "out.jsonl"), progress=False, generate=False)
+    assert (tmp_path / "out.jsonl.partial").read_text(encoding="utf-8") == "mine"
+
+
+def test_the_input_is_never_the_output(source: str, tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for target in (source, str(tmp_path / "link.jsonl")):
+        with pytest.raises(LagamcError, match="input and output are the same file"):
+            check_target(target, source)
+
+
+@pytest.mark.parametrize("text", ["half \ud800 a character", "\udcff"])
+def test_half_a_character_is_no_text(classifier: LagamcClassifier, tmp_path: Path, text: str) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [json.dumps({"text": text})])
+    with pytest.raises(LagamcError, match=r"in.jsonl, line 1: 'text' holds half a character"):
+        predict_file(classifier, source, str(tmp_path / "out.jsonl"), progress=False)
+    with pytest.raises(LagamcError, match="text 0 is empty or no valid string"):
+        classifier.predict([text])

@@ -157,3 +157,48 @@ def test_output_is_checked_before_the_data(tmp_path: Path) -> None:
     arguments = parse_arguments(["--data_dir", str(tmp_path / "no"), "--output_dir", str(tmp_path / "file" / "out")])
     with pytest.raises(LagamcError, match="output_dir"):
         train(arguments)
+
+
+def test_gradient_checkpointing_changes_no_weight(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    weights = []
+    for setting in ("true", "false"):
+        more = ["--max_steps", "4", "--gradient_checkpointing", setting, *NO_CHECKPOINTS]
+        run = train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / setting, *more)
+        weights.append(load_file(run.folder / "adapter_model.safetensors"))
+    assert all(torch.allclose(weights[0][name], value, atol=1e-6) for name, value in weights[1].items())
+
+
+def test_a_run_of_the_other_kind_leaves_no_stale_part(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    for lora, there, gone in (
+        ("true", "adapter_model.safetensors", "generator"),
+        ("false", "generator", "adapter_config.json"),
+    ):
+        more = ["--max_steps", "2", "--lora", lora, *NO_CHECKPOINTS]
+        run = train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", *more)
+        assert (run.folder / there).exists()
+        assert not (run.folder / gone).exists()
+        run.load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--max_input_length", "300"], "max_input_length: the generator knows 256 positions, found 300"),
+        (["--max_response_length", "5"], "max_response_length: 5 tokens do not hold the longest description"),
+    ],
+)
+def test_lengths_that_do_not_fit(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, settings: list[str], message: str
+) -> None:
+    with pytest.raises(LagamcError, match=message):
+        train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", *settings)
+
+
+def test_named_files_take_the_place_of_the_folders(data_dir: Path, tmp_path: Path) -> None:
+    arguments = DataArguments(data_dir=str(data_dir), dev_file=str(tmp_path / "gone.jsonl"), unlabelled="keep")
+    with pytest.raises(LagamcError, match="gone.jsonl: no such file"):
+        load_data(arguments)
