@@ -81,7 +81,7 @@ def test_no_texts_give_no_predictions(classifier: LagamcClassifier) -> None:
     [
         ("one string", {}, "expected a list of texts"),
         (["fine", " \n"], {}, "text 1 is empty"),
-        (["fine", "fine", None], {}, "text 2 is empty or not a string"),
+        (["fine", "fine", None], {}, "text 2 is empty or no valid string"),
         (["fine"], {"decide_by": "coin"}, "decide_by.*'coin'"),
     ],
 )

@@ -102,7 +102,7 @@ def test_several_bad_settings_in_one_error(tmp_path: Path) -> None:
         "label_order: expected one of ['bank', 'frequency', 'given'], found 'random'",
         "found ['data_dir', 'train_file']",
         "train_file needs labels_file",
-        "num_train_epochs: expected 0 to 1e+06, found -1.0",
+        "num_train_epochs: expected 1e-06 to 1e+06, found -1.0",
         "threshold_goal: expected one of ['micro_f1', 'macro_f1'], found 'accuracy'",
         "the embedded generator is trained whole",
         "beam: expected 1 to 256, found 0",
