@@ -75,7 +75,7 @@ def test_label_without_description(description: object) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", 3])
 def test_empty_name(name: object) -> None:
-    with pytest.raises(LagamcError, match="label name is empty or no valid string"):
+    with pytest.raises(LagamcError, match="label name is empty or not a string"):
         LabelBank({name: "Something"})  # type: ignore[dict-item]
 
 
