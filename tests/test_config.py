@@ -170,7 +170,6 @@ def test_bad_yaml(tmp_path: Path, text: str) -> None:
     assert "\n" not in found
 
 
-@pytest.mark.parametrize(("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str")])
 def test_a_list_for_one_value(tmp_path: Path) -> None:
     text = message("--config", config(tmp_path, "data_dir: data\nbeam: [3, 4]\nlora_targets: [q, v]\n"))
     assert "beam: expected one value, found list [3, 4]" in text
@@ -193,6 +192,7 @@ def test_settings_that_would_fail_later_or_be_ignored(tmp_path: Path, setting: s
     assert found in message("--config", config(tmp_path, f"data_dir: data\n{setting}\n"))
 
 
+@pytest.mark.parametrize(("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str")])
 def test_yaml_that_is_no_mapping(tmp_path: Path, text: str, kind: str) -> None:
     assert f"expected `key: value` lines, found {kind}" in message("--config", config(tmp_path, text))
 
