@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-slow style quality benchmark-quick clean
+.PHONY: help install demo test test-slow style quality benchmark-quick benchmark clean
 
 help:
-	@echo "make install | demo | test | test-slow | style | quality | benchmark-quick | clean"
+	@echo "make install | demo | test | test-slow | style | quality | benchmark-quick | benchmark | clean"
 
 install: $(INSTALLED)
 
@@ -44,8 +44,13 @@ quality: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+BENCHMARKS := bridge_fidelity decoding_speed demo_peers loss_forms
+
 benchmark-quick: install
-	$(BIN)/python -m benchmarks.demo_peers --quick
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --quick; done
+
+benchmark: install
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 
 clean:
 	rm -rf $(VENV) outputs build *.egg-info
