@@ -129,12 +129,12 @@ def _open_target(target: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     path = Path(target).resolve()  # what a link points to is written, the link stays
-    if path.exists() and not path.is_file():  # a device or a pipe: nothing to move into place
-        with path.open("w", encoding="utf-8") as output:
-            yield output
-        return
     partial = None
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe: nothing to move into place
+            with path.open("w", encoding="utf-8") as output:
+                yield output
+            return
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.", suffix=".partial", delete=False
         ) as output:

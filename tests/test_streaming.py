@@ -188,3 +188,9 @@ def test_half_a_character_is_no_text(classifier: LagamcClassifier, tmp_path: Pat
         predict_file(classifier, source, str(tmp_path / "out.jsonl"), progress=False)
     with pytest.raises(LagamcError, match="text 0 is empty or no valid string"):
         classifier.predict([text])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_device_that_is_full(classifier: LagamcClassifier, source: str) -> None:
+    with pytest.raises(LagamcError, match="/dev/full: cannot be written"):
+        predict_file(classifier, source, "/dev/full", progress=False, generate=False)
