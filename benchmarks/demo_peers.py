@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.models import run_training
 from benchmarks.peers import frozen_scores, linear_scores
 from lagamc.config import DataArguments
 from lagamc.metrics import binarise, multi_label_metrics
@@ -23,22 +22,11 @@ from lagamc.scoring import tune_thresholds
 from lagamc.training import load_data
 
 SEEDS = (1, 2, 3)
-ROOT = Path(__file__).parent.parent
 
 
 def train_lagamc(seed: int, folder: Path) -> dict[str, float]:
     """The README's training command with another seed."""
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "accelerate_config.yaml"),
-    ]
-    command += [str(ROOT / "run_train.py"), "--config", str(ROOT / "configs" / "demo.yaml")]
-    command += ["--seed", str(seed), "--output_dir", str(folder), "--save_total_limit", "1"]
-    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
-    figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    figures = run_training("demo", folder, "--seed", str(seed), "--save_total_limit", "1")
     return {name: figures[f"test_{name}"] for name in ("micro_f1", "macro_f1")}
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import ROOT, find_dataset
+from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 
 RESULTS = ROOT / "benchmarks" / "results" / "loss_forms.json"
 FORMS: dict[str, tuple[str, list[str]]] = {
@@ -42,19 +41,8 @@ KEYS = (
 def run(form: str, seed: int, rows: int, folder: Path, data: Path) -> dict[str, float]:
     """One training; its figures."""
     config, changes = FORMS[form]
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "accelerate_config.yaml"),
-    ]
-    command += [str(ROOT / "run_train.py"), "--config", str(ROOT / "configs/ablations" / f"{config}.yaml"), *changes]
-    command += ["--data_dir", str(data), "--max_train_rows", str(rows), "--seed", str(seed)]
-    command += ["--output_dir", str(folder), "--eval_strategy", "no", "--save_strategy", "no"]
-    command += ["--load_best_model_at_end", "false"]
-    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
-    figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--seed", str(seed), *WITHOUT_CHECKPOINTS]
+    figures = run_training(f"ablations/{config}", folder, *changes, *settings)
     return {key: figures[key] for key in KEYS}
 
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.datasets import ROOT, find_dataset
 from lagamc.checkpoints import METRICS_FILE
+
+WITHOUT_CHECKPOINTS = (
+    *("--eval_strategy", "no", "--save_strategy", "no"),
+    *("--load_best_model_at_end", "false"),
+)
+
+
+def run_training(config: str, folder: Path, *settings: str) -> dict[str, Any]:
+    """One run of the README's training command in a process of its own; its figures.
+
+    Args:
+        config: below `configs/`, without its ending.
+        folder: where the model is written.
+        settings: further arguments of `run_train.py`.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(ROOT / "accelerate_config.yaml"), str(ROOT / "run_train.py")]
+    command += ["--config", str(ROOT / "configs" / f"{config}.yaml"), "--output_dir", str(folder), *settings]
+    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+    return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
 
 
 def trained_model(name: str, *settings: str, rows: int = 2000, epochs: int = 2, variant: str = "") -> Path | None:
@@ -25,11 +47,7 @@ def trained_model(name: str, *settings: str, rows: int = 2000, epochs: int = 2, 
         return None
     folder = ROOT / "outputs" / f"benchmark-{name}-{rows}-{epochs}{variant}"
     if not (folder / METRICS_FILE).is_file():
-        command = [sys.executable, "-m", "accelerate.commands.launch"]
-        command += ["--config_file", str(ROOT / "accelerate_config.yaml"), str(ROOT / "run_train.py")]
-        command += ["--config", str(ROOT / "configs" / f"{name}.yaml"), "--data_dir", str(data)]
-        command += ["--max_train_rows", str(rows), "--max_dev_rows", "500", "--max_test_rows", "500"]
-        command += ["--num_train_epochs", str(epochs), "--output_dir", str(folder), *settings]
-        command += ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
-        subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+        limits = ["--max_train_rows", str(rows), "--max_dev_rows", "500", "--max_test_rows", "500"]
+        limits += ["--num_train_epochs", str(epochs), *WITHOUT_CHECKPOINTS]
+        run_training(name, folder, "--data_dir", str(data), *limits, *settings)
     return folder
