@@ -2,13 +2,15 @@
 
     python -m benchmarks.loss_forms [--quick] [--rows 2000] [--seeds 1 2 3] [--only NAME ...]
 
-Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it, thresholds tuned on dev.
+Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it: the first training rows, all
+development rows, on which one threshold is tuned, and the first 1,000 test rows.
 Finished runs are kept in `benchmarks/results/loss_forms.json` and not repeated. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -41,7 +43,8 @@ KEYS = (
 def run(form: str, seed: int, rows: int, folder: Path, data: Path) -> dict[str, float]:
     """One training; its figures."""
     config, changes = FORMS[form]
-    settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--seed", str(seed), *WITHOUT_CHECKPOINTS]
+    settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--max_test_rows", "1000"]
+    settings += ["--seed", str(seed), *WITHOUT_CHECKPOINTS]
     figures = run_training(f"ablations/{config}", folder, *changes, *settings)
     return {key: figures[key] for key in KEYS}
 
@@ -60,20 +63,20 @@ def main() -> None:
         return
     rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
     kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    found: dict[str, list[dict[str, float]]] = {form: [] for form in options.only}
+    for seed, form in itertools.product(seeds, options.only):
+        key = f"{form} | {rows} rows | seed {seed}"
+        if options.quick or key not in kept:
+            with tempfile.TemporaryDirectory() as folder:
+                kept[key] = run(form, seed, rows, Path(folder), data)
+            if not options.quick:
+                RESULTS.parent.mkdir(exist_ok=True)
+                RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        found[form].append(kept[key])
     summary: dict[str, dict[str, list[float]]] = {}
-    for form in options.only:
-        found = []
-        for seed in seeds:
-            key = f"{form} | {rows} rows | seed {seed}"
-            if options.quick or key not in kept:
-                with tempfile.TemporaryDirectory() as folder:
-                    kept[key] = run(form, seed, rows, Path(folder), data)
-                if not options.quick:
-                    RESULTS.parent.mkdir(exist_ok=True)
-                    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            found.append(kept[key])
+    for form, figures in found.items():
         summary[form] = {
-            name: [round(float(f([row[name] for row in found])), 4) for f in (np.mean, np.std)] for name in KEYS
+            name: [round(float(f([row[name] for row in figures])), 4) for f in (np.mean, np.std)] for name in KEYS
         }
         print(f"{form}: " + ", ".join(f"{name} {m:.4f} (±{s:.4f})" for name, (m, s) in summary[form].items()))
     print(json.dumps(summary))

@@ -233,16 +233,24 @@ class LagamcModel(nn.Module):
         with torch.no_grad():
             surprisal = -torch.log_softmax(logits.float(), dim=-1).gather(-1, targets[..., None])[..., 0]
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
+        # once a step, for every term that compares with it
+        reads_bank = self.settings.semantic_form in ("description", "contrastive") or self.retrieval is not None
+        bank = self.encode_bank() if reads_bank else None
         semantic = torch.zeros_like(cross_entropy)
         if self.settings.semantic_form != "none":
-            rows = max(1, round(self.settings.semantic_share * len(labels))) if self.training else len(labels)
-            semantic = self.semantic_loss(logits[:rows], targets[:rows], label_index[:rows])
+            rows = self._semantic_rows(len(labels))
+            semantic = self.semantic_loss(logits[rows], targets[rows], label_index[rows], bank)
         retrieval = torch.zeros_like(cross_entropy)
-        if self.retrieval is not None:
-            retrieval = retrieval_loss(self.retrieval(states, attention_mask, self.encode_bank()), truth)
+        if self.retrieval is not None and bank is not None:
+            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), truth)
         return LagamcOutput(
             cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
         )
+
+    def _semantic_rows(self, rows: int) -> Tensor:
+        """The rows of a batch with a semantic term, spread evenly: batches are sorted by length."""
+        taken = max(1, round(self.settings.semantic_share * rows)) if self.training else rows
+        return torch.arange(taken, device=self.device) * rows // taken
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced logits over the vocabulary in use, and the encoder's states.
@@ -253,13 +261,16 @@ class LagamcModel(nn.Module):
         with self.vocabulary.restricted_head(self.base_generator):
             return self.backbone.teacher_forced(input_ids, attention_mask, labels)
 
-    def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> Tensor:
+    def semantic_loss(
+        self, logits: Tensor, targets: Tensor, label_index: Tensor, bank: Tensor | None = None
+    ) -> Tensor:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
 
         Args:
             logits: (rows, response, vocabulary).
             targets: (rows, response) positions in the vocabulary.
             label_index: (rows, response), see `forward`.
+            bank: (labels, dimensions) embeddings of the descriptions; None encodes them where they are needed.
         """
         settings = self.settings
         soft = soft_tokens(logits, settings.soft_tokens, self.temperature, self.training)
@@ -290,10 +301,10 @@ class LagamcModel(nn.Module):
 
         if settings.semantic_form == "response":
             generated = self._encode_joined(pieces, written.lengths, rows)
-            target = self._encode_joined(table[self.piece_ids[label]], self.piece_lengths[label], rows)
+            target = self._encode_targets(label, rows)
             return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
         generated = self._encode_joined(pieces, written.lengths, torch.arange(len(rows), device=rows.device))
-        bank = self.encode_bank()
+        bank = self.encode_bank() if bank is None else bank
         # per row first, then over all rows: independent of how rows are spread over micro-batches
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
         if settings.semantic_form == "description":
@@ -301,6 +312,27 @@ class LagamcModel(nn.Module):
         carried = torch.zeros(len(label_index), len(bank), dtype=torch.bool, device=label.device)
         carried[rows, label] = True
         return contrastive_loss(generated, bank, label, carried[rows], weights=weights)
+
+    def _encode_targets(self, label: Tensor, rows: Tensor) -> Tensor:
+        """Embeddings of the true responses; rows with the same labels are encoded once.
+
+        Args:
+            label: (descriptions,) bank position of each.
+            rows: (descriptions,) the row each belongs to, ascending.
+
+        Returns:
+            (rows with labels, dimensions).
+        """
+        sets: dict[int, tuple[int, ...]] = {}
+        for row, member in zip(rows.tolist(), label.tolist(), strict=True):
+            sets[row] = (*sets.get(row, ()), member)
+        distinct = {members: number for number, members in enumerate(dict.fromkeys(sets.values()))}
+        members = torch.tensor([label for members in distinct for label in members], device=label.device)
+        owners = torch.tensor([i for members, i in distinct.items() for _ in members], device=label.device)
+        encoded = self._encode_joined(
+            self.embedding_table[self.piece_ids[members]], self.piece_lengths[members], owners
+        )
+        return encoded[torch.tensor([distinct[members] for members in sets.values()], device=label.device)]
 
     def encode_bank(self) -> Tensor:
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""

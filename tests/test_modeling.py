@@ -482,10 +482,10 @@ def test_strip_response() -> None:
 def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(
     make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
-    """In training alone: half of the rows give the loss that those rows give by themselves."""
+    """In training alone: every other row gives the loss that those rows give by themselves."""
     model = make_model(tiny_t5).train()
     batch = _batch(model)
-    half = {name: value[:2] for name, value in batch.items()}
+    half = {name: value[::2] for name, value in batch.items()}
     alone = model(**half).semantic
     assert not torch.isclose(model(**batch).semantic, alone)
     model.settings.semantic_share = 0.5
