@@ -2,8 +2,8 @@
 
     python -m benchmarks.loss_forms [--quick] [--rows 2000] [--seeds 1 2 3] [--only NAME ...]
 
-Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it: the first training rows, all
-development rows, on which one threshold is tuned, and the first 1,000 test rows.
+Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it: the first training rows,
+all development rows, on which one threshold is tuned, and the first 1,000 test rows.
 Finished runs are kept in `benchmarks/results/loss_forms.json` and not repeated. The last line is one JSON object.
 """
 
