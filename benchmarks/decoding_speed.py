@@ -68,7 +68,11 @@ def main() -> None:
     decoders = {mode: DescriptionDecoder(classifier.model, mode, longest) for mode in ("exact", "constrained")}
 
     def with_drafts(mode: str) -> Callable[[Tensor, Tensor], list[list[int]]]:
-        return lambda ids, mask: decoders[mode].decode(classifier.model.backbone.read(ids, mask))
+        def decode(ids: Tensor, mask: Tensor) -> list[list[int]]:
+            reading = classifier.model.backbone.read(ids, mask)
+            return decoders[mode].decode(reading, classifier.model.retrieve(reading, classifier.bank_embeddings))
+
+        return decode
 
     ways: dict[str, Callable[[Tensor, Tensor], list[list[int]]]] = {
         "generate": lambda ids, mask: written_by_generate(classifier, ids, mask),

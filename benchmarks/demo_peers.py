@@ -18,7 +18,7 @@ from benchmarks.models import run_training
 from benchmarks.peers import frozen_scores, linear_scores
 from lagamc.config import DataArguments
 from lagamc.metrics import binarise, multi_label_metrics
-from lagamc.scoring import tune_thresholds
+from lagamc.thresholds import tune_thresholds
 from lagamc.training import load_data
 
 SEEDS = (1, 2, 3)

@@ -12,6 +12,7 @@ README.md                                        the model card
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 from collections.abc import Iterable
@@ -26,13 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from transformers import PreTrainedTokenizerBase
 
+from lagamc.calibration import Calibration
+from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
 from lagamc.generators import auto_class, load_config, load_generator, load_tokenizer, quiet_load
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, LossBalance
 from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
 from lagamc.prompts import Prompt, ResponseCodec
-from lagamc.scoring import Thresholds
+from lagamc.scoring import SCORES
+from lagamc.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,7 +64,12 @@ class ArtifactConfig:
         base_revision: of the base model.
         minimum_similarity: of the matcher, or None.
         beam: sets followed by the scorer.
-        thresholds: tuned on development rows.
+        scores: how labels are scored by default, `accurate` or `fast`: the better of the two on development rows.
+        decoding: how descriptions are written by default.
+        thresholds: used by default, tuned on development rows.
+        tuned: scores -> goal -> thresholds, all that were tuned.
+        calibration: scores -> how log-odds become probabilities.
+        untrained: labels that were added or reworded after training.
         loss: settings of the losses.
         lambda_mode, lambda_value: of the hybrid loss.
         bridge_fidelity: mean and minimum similarity over the bank's descriptions.
@@ -79,7 +88,12 @@ class ArtifactConfig:
     base_revision: str | None = None
     minimum_similarity: float | None = None
     beam: int = 8
+    scores: str = "accurate"
+    decoding: str = "exact"
     thresholds: dict[str, Any] = field(default_factory=lambda: Thresholds().to_dict())
+    tuned: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
     loss: dict[str, Any] = field(default_factory=lambda: LossSettings().to_dict())
     lambda_mode: str = "learnable"
     lambda_value: float = 0.5
@@ -134,13 +148,22 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
         model.codec.bank.to_json(folder / LABELS_FILE)
         if card is not None:
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        text = json.dumps(asdict(config), indent=1, ensure_ascii=False)
-        partial = folder / f"{CONFIG_FILE}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(folder / CONFIG_FILE)
+        write_config(folder, config)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise LagamcError(f"{folder}: the model cannot be written ({reason})") from error
+
+
+def write_config(folder: str | Path, config: ArtifactConfig) -> None:
+    """Writes `lagamc_config.json` of a folder, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = json.dumps(asdict(config), indent=1, ensure_ascii=False)
+    partial = Path(folder) / f"{CONFIG_FILE}.partial"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(Path(folder) / CONFIG_FILE)
 
 
 def published_files(folder: str | Path) -> list[str]:
@@ -187,14 +210,23 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         )
     try:
         config = ArtifactConfig(**fields)
-        Prompt(**config.prompt), Thresholds(**config.thresholds), LossSettings(**config.loss)
-    except TypeError as error:
+        Prompt(**config.prompt), LossSettings(**config.loss)
+        tuned = [Thresholds(**t) for goals in config.tuned.values() for t in goals.values()]
+        tuned.append(Thresholds(**config.thresholds))
+        calibrations = [Calibration(**c) for c in config.calibration.values()]
+        limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values())]
+        factors = [number for c in calibrations for number in (*c.weights, c.bias)]
+    except (TypeError, AttributeError) as error:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     numbers = {name: getattr(config, name) for name in ("max_input_length", "max_response_length", "beam")}
     wrong = [f"{k}: expected a whole number above 0, found {v!r}" for k, v in numbers.items() if not _is_count(v)]
-    limits = [config.thresholds.get("overall", 0.5), *config.thresholds.get("per_label", {}).values()]
     if not all(isinstance(value, float) and 0 <= value <= 1 for value in limits):
         wrong.append(f"thresholds: expected numbers from 0 to 1, found {limits!r:.60}")
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in factors):
+        wrong.append(f"calibration: expected numbers, found {factors!r:.60}")
+    for name, choices in (("scores", SCORES), ("decoding", MODES)):
+        if getattr(config, name) not in choices:
+            wrong.append(f"{name}: expected one of {choices}, found {getattr(config, name)!r}")
     if config.lambda_mode not in LAMBDA_MODES:
         wrong.append(f"lambda_mode: expected one of {LAMBDA_MODES}, found {config.lambda_mode!r}")
     if wrong:

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from lagamc.artifact import ArtifactConfig, library_versions
 from lagamc.labels import LabelBank
-from lagamc.scoring import Thresholds
+from lagamc.thresholds import Thresholds
 
 TEMPLATE = "model_card.md"
 

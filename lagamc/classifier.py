@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
+from lagamc.backbones import Reading
+from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
 from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher, Match
+from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel, check_lengths
 from lagamc.prompts import ResponseCodec
-from lagamc.scoring import LabelScorer, Thresholds
+from lagamc.scoring import SCORES, LabelScorer
+from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
 from lagamc.trainer import response_texts
 
 DECIDE_BY = ("scores", "generated")
@@ -63,6 +68,12 @@ class LagamcClassifier:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise LagamcError(f"device: {device!r} cannot be used here ({first_line(error)})") from error
         self.thresholds = Thresholds(**config.thresholds)
+        self.tuned = {
+            scores: {goal: Thresholds(**values) for goal, values in goals.items()}
+            for scores, goals in config.tuned.items()
+        }
+        self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in SCORES}
+        self._untrained = [i for i, name in enumerate(self.bank) if name in config.untrained]
         self._decoders: dict[str, DescriptionDecoder] = {}
 
     @classmethod
@@ -84,8 +95,16 @@ class LagamcClassifier:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model as `from_pretrained` reads it."""
-        self.config.thresholds = self.thresholds.to_dict()
-        save_artifact(self.model, folder, self.config)
+        save_artifact(self.model, folder, self.current_config())
+
+    def current_config(self) -> ArtifactConfig:
+        """The configuration with the thresholds and calibration in use."""
+        return replace(
+            self.config,
+            thresholds=self.thresholds.to_dict(),
+            tuned={k: {goal: t.to_dict() for goal, t in goals.items()} for k, goals in self.tuned.items()},
+            calibration={scores: c.to_dict() for scores, c in self.calibration.items()},
+        )
 
     @property
     def bank(self) -> LabelBank:
@@ -99,8 +118,14 @@ class LagamcClassifier:
         )
 
     @cached_property
+    def bank_embeddings(self) -> Tensor | None:
+        """(labels, dimensions) of the descriptions, which retrieval compares with; None without that part."""
+        with torch.no_grad():
+            return None if self.model.retrieval is None else self.model.encode_bank()
+
+    @cached_property
     def scorer(self) -> LabelScorer:
-        """Gives every label of the bank a probability."""
+        """Gives every label of the bank its log-odds."""
         return LabelScorer(self.model, beam=self.config.beam)
 
     def decoder(self, mode: str) -> DescriptionDecoder:
@@ -136,10 +161,11 @@ class LagamcClassifier:
             old.retrieval,
         )
         longest = max(len(ids) for ids in codec.token_ids) + 1
+        untrained = {*self.config.untrained, *(n for n, text in bank.items() if self.bank.get(n) != text)}
         config = replace(
-            self.config,
+            self.current_config(),
             max_response_length=max(self.config.max_response_length, longest),
-            thresholds=self.thresholds.to_dict(),
+            untrained=[name for name in bank if name in untrained],
         )
         check_lengths(model, config.max_input_length, longest)
         return LagamcClassifier(model, config, str(self.device))
@@ -149,8 +175,12 @@ class LagamcClassifier:
         texts: Sequence[str],
         batch_size: int = 32,
         decide_by: str = "scores",
+        scores: str | None = None,
+        goal: str | None = None,
+        threshold: float | None = None,
+        top_k: int | None = None,
         generate: bool = True,
-        decoding: str = "exact",
+        decoding: str | None = None,
         beams: int = 1,
         progress: str | None = None,
     ) -> list[Prediction]:
@@ -161,23 +191,133 @@ class LagamcClassifier:
             batch_size: texts at a time.
             decide_by: `scores`, the labels whose probability reaches the tuned threshold; or `generated`, the
                 labels the generated sentences match (paper, section 5.4).
+            scores: `accurate` or `fast` (no decoder pass for the probabilities); `none` gives no probabilities and
+                decides by the generated sentences; None takes the better of the first two on the development rows.
+            goal: takes the thresholds tuned for it: `micro_f1`, `macro_f1`, `precision>=x`; None the model's own.
+            threshold: one probability for all labels in place of the tuned ones.
+            top_k: at most so many labels; alone, without goal and threshold, exactly the most probable ones.
             generate: whether descriptions are written; needed for `generated`.
             decoding: `exact` (what greedy decoding writes), `constrained` (descriptions of the bank alone), both
-                verified in a few decoder passes; or `generate`, the decoding of `transformers`.
+                verified in a few decoder passes; or `generate`, the decoding of `transformers`; None takes the
+                model's default.
             beams: of `generate`.
             progress: title of a progress bar on the standard error; None shows none.
 
         Raises:
             LagamcError: an argument is not one of the above, or a text is empty or no string.
         """
-        if decide_by not in DECIDE_BY:
-            raise LagamcError(f"decide_by: expected one of {list(DECIDE_BY)}, found {decide_by!r}")
-        if decoding not in MODES:
-            raise LagamcError(f"decoding: expected one of {list(MODES)}, found {decoding!r}")
+        if scores == "none":
+            decide_by = "generated"
+        scores = self.config.scores if scores in (None, "none") else scores
+        decoding = self.config.decoding if decoding is None else decoding
+        for name, value, choices in (
+            ("decide_by", decide_by, DECIDE_BY),
+            ("scores", scores, (*SCORES, "none")),
+            ("decoding", decoding, MODES),
+        ):
+            if value not in choices:
+                raise LagamcError(f"{name}: expected one of {list(choices)}, found {value!r}")
+        assert scores is not None
         if beams != 1 and decoding != "generate":
             raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise LagamcError(f"batch_size: expected a number of at least 1, found {batch_size!r}")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
+        limits = self._limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
+
+        def answer(batch: list[list[int]]) -> list[Prediction]:
+            ids, mask, reading, retrieved = self._read(batch)
+            written, matches = [""] * len(batch), [list[Match]() for _ in batch]
+            if generate or limits is None:
+                if decoding == "generate":
+                    settings: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+                    rows = self.model.generate(ids, mask, max_new_tokens=self.config.max_response_length, **settings)
+                else:
+                    rows = pad(self.decoder(decoding).decode(reading, retrieved), LOSS_IGNORE)
+                written = response_texts(rows.cpu().numpy(), self.model)
+                matches = self.matcher.match(written)
+            if limits is None:
+                return [
+                    Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
+                    for text, found in zip(written, matches, strict=True)
+                ]
+            return self._decide(self._probabilities(reading, retrieved, scores), limits, top_k, written, matches)
+
+        return self._in_batches(texts, batch_size, answer, progress)
+
+    def scores(self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None) -> np.ndarray:
+        """Label probabilities, (texts, labels)."""
+        rows = self.predict(texts, batch_size, generate=False, progress=progress)
+        return np.array([[row.scores[name] for name in self.bank] for row in rows])
+
+    def tune(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[Sequence[str]],
+        goal: str | None = None,
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Calibrates the probabilities and tunes the thresholds on labelled texts that were not trained on.
+
+        The better of accurate and fast scores for the goal becomes the default, the fast ones where they are equal.
+
+        Args:
+            texts: any number.
+            labels: the true label names of each.
+            goal: of the default thresholds; those for `GOALS` are tuned in any case. None keeps the present one.
+            batch_size: texts at a time.
+            progress: title of a progress bar.
+
+        Returns:
+            for each kind of scores the calibration error before and after, and the figure of the goal, all measured
+            on these texts.
+        """
+        goal = self.thresholds.goal if goal is None else goal
+        wanted_precision(goal)
+        names, true = self.bank.names, binarise([self.bank.index(row) for row in labels], len(self.bank))
+        evidence = self.evidence(texts, batch_size, progress)
+        trained = [i for i in range(len(names)) if i not in self._untrained]
+        figures: dict[str, dict[str, float]] = {}
+        for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
+            before = Calibration().apply(evidence[scores])
+            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained])
+            after = self._calibrated(evidence[scores], scores)
+            self.tuned[scores] = {g: tune_thresholds(after, true, names, g) for g in dict.fromkeys((goal, *GOALS))}
+            reached = goal_figure(goal, after >= self.tuned[scores][goal].values(names), true)
+            figures[scores] = {
+                "ece_before": expected_calibration_error(before, true),
+                "ece_after": expected_calibration_error(after, true),
+                "goal": reached,
+            }
+        self.config.scores = max(figures, key=lambda scores: figures[scores]["goal"])
+        self.thresholds = self.tuned[self.config.scores][goal]
+        return figures
+
+    def evidence(
+        self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Log-odds of the labels before calibration, (texts, labels, sources), for each kind of scores."""
+
+        def answer(batch: list[list[int]]) -> list[dict[str, np.ndarray]]:
+            _, _, reading, retrieved = self._read(batch)
+            found = {scores: self.scorer.evidence(reading, retrieved, scores) for scores in SCORES}
+            return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
+
+        rows = self._in_batches(texts, batch_size, answer, progress)
+        return {scores: np.stack([row[scores] for row in rows]) for scores in SCORES}
+
+    # parts of the above
+
+    def _in_batches(
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        answer: Callable[[list[list[int]]], list[Any]],
+        progress: str | None,
+    ) -> list[Any]:
+        """What `answer` gives for every text, in order; the token ids of a batch are of similar length."""
         if not isinstance(texts, Sequence):
             raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
         if isinstance(texts, str):
@@ -185,53 +325,78 @@ class LagamcClassifier:
         for number, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip() or not is_encodable(text):
                 raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
-        inputs, clipped = artifact_prompt(self.config).encode(
-            self.model.tokenizer, texts, self.config.max_input_length
-        )
-        results: list[Prediction | None] = [None] * len(texts)
+        prompt = artifact_prompt(self.config)
+        inputs, clipped = prompt.encode(self.model.tokenizer, texts, self.config.max_input_length)
+        results: list[Any] = [None] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
-            batch = self._predict_batch([inputs[i] for i in rows], decide_by, generate, decoding, beams)
-            for i, prediction in zip(rows, batch, strict=True):
-                results[i] = replace(prediction, clipped=clipped[i])
-        return [prediction for prediction in results if prediction is not None]
+            with torch.inference_mode():
+                answers = answer([inputs[i] for i in rows])
+            for i, found in zip(rows, answers, strict=True):
+                results[i] = replace(found, clipped=clipped[i]) if isinstance(found, Prediction) else found
+        return results
 
-    def scores(self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None) -> np.ndarray:
-        """Label probabilities, (texts, labels)."""
-        rows = self.predict(texts, batch_size, generate=False, progress=progress)
-        return np.array([[row.scores[name] for name in self.bank] for row in rows])
-
-    @torch.inference_mode()
-    def _predict_batch(
-        self, inputs: list[list[int]], decide_by: str, generate: bool, decoding: str, beams: int
-    ) -> list[Prediction]:
+    def _read(self, batch: list[list[int]]) -> tuple[Tensor, Tensor, Reading, Tensor | None]:
+        """Token ids, their mask, the generator's reading of them and the logits of retrieval."""
         backbone = self.model.backbone
-        ids, mask = (t.to(self.device) for t in pad_texts(inputs, backbone.padding_id, backbone.padding_side))
-        texts, matches = [""] * len(inputs), [list[Match]() for _ in inputs]
-        reading = self.model.backbone.read(ids, mask)
-        if generate or decide_by == "generated":
-            if decoding == "generate":
-                settings: dict[str, Any] = {"do_sample": False, "num_beams": beams}
-                rows = self.model.generate(ids, mask, max_new_tokens=self.config.max_response_length, **settings)
-            else:
-                rows = pad(self.decoder(decoding).decode(reading), LOSS_IGNORE)
-            texts = response_texts(rows.cpu().numpy(), self.model)
-            matches = self.matcher.match(texts)
-        if decide_by == "generated":
-            return [
-                Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
-                for text, found in zip(texts, matches, strict=True)
-            ]
-        names = self.bank.names
-        values = self.scorer.score_reading(reading)
+        ids, mask = (t.to(self.device) for t in pad_texts(batch, backbone.padding_id, backbone.padding_side))
+        reading = backbone.read(ids, mask)
+        return ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings)
+
+    def _probabilities(self, reading: Reading, retrieved: Tensor | None, scores: str) -> np.ndarray:
+        values = self._calibrated(self.scorer.evidence(reading, retrieved, scores), scores)
         if not np.isfinite(values).all():
             raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
-        chosen = values >= self.thresholds.values(names)
+        return values
+
+    def _calibrated(self, evidence: np.ndarray, scores: str) -> np.ndarray:
+        """Probabilities, (rows, labels), from log-odds, (rows, labels, sources).
+
+        The generator never saw the words of labels that were added after training as rivals of the others: these are
+        scored by retrieval alone, where the model has that part.
+        """
+        values = self.calibration[scores].apply(evidence)
+        if self._untrained and scores == "accurate" and self.model.retrieval is not None:
+            values[:, self._untrained] = self.calibration["fast"].apply(evidence[:, self._untrained, -1:])
+        return values
+
+    def _limits(self, scores: str, goal: str | None, threshold: float | None, top_k: int | None) -> np.ndarray:
+        """The probability from which on each label is given, (labels,)."""
+        names = self.bank.names
+        if threshold is not None:
+            if goal is not None:
+                raise LagamcError(f"threshold: {threshold!r} takes the place of tuned ones; leave out goal {goal!r}")
+            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+                raise LagamcError(f"threshold: expected a probability from 0 to 1, found {threshold!r}")
+            return np.full(len(names), float(threshold))
+        if goal is None and top_k is not None:
+            return np.zeros(len(names))
+        if goal is None and scores == self.config.scores:
+            return self.thresholds.values(names)
+        goal = self.thresholds.goal if goal is None else goal
+        wanted_precision(goal)
+        tuned = self.tuned.get(scores, {})
+        if goal not in tuned:
+            raise LagamcError(
+                f"goal: no thresholds of {scores} scores were tuned for {goal!r}, found {sorted(tuned) or 'none'}; "
+                "tune them on labelled texts by `lagamc evaluate MODEL FILE --tune --goal GOAL`, or give a threshold"
+            )
+        return tuned[goal].values(names)
+
+    def _decide(
+        self,
+        values: np.ndarray,
+        limits: np.ndarray,
+        top_k: int | None,
+        written: Sequence[str],
+        matches: Sequence[list[Match]],
+    ) -> list[Prediction]:
+        names = self.bank.names
         predictions = []
-        for row in range(len(inputs)):
-            ranked = [i for i in np.argsort(-values[row], kind="stable") if chosen[row, i]]
+        for row in range(len(values)):
+            ranked = [i for i in np.argsort(-values[row], kind="stable") if values[row, i] >= limits[i]]
             scores = {name: round(float(values[row, i]), 6) for i, name in enumerate(names)}
-            predictions.append(Prediction([names[i] for i in ranked], scores, texts[row], matches[row]))
+            predictions.append(Prediction([names[i] for i in ranked[:top_k]], scores, written[row], matches[row]))
         return predictions

@@ -81,7 +81,7 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
 
 
 def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
-    """`lagamc evaluate`: figures of a model on labelled examples, as JSON."""
+    """`lagamc evaluate`: figures of a model on labelled examples, as JSON; tunes its thresholds where asked to."""
     parser = _Parser(prog, "Measure a model on labelled examples and print the figures as JSON.")
     parser.add_argument("model", metavar="MODEL", help="output folder of run_train.py")
     parser.add_argument("file", metavar="FILE", help="labelled examples: JSONL, CSV or Parquet")
@@ -89,10 +89,17 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     parser.add_argument("--labels_column", default="labels", help="column of the labels")
     parser.add_argument("--unlabelled", default="keep", choices=("error", "keep", "drop"), help="rows without labels")
     parser.add_argument("--batch_size", type=_positive, default=32, help="texts computed at a time")
+    parser.add_argument("--scores", choices=("accurate", "fast"), help="how labels are scored; default: the model's")
+    parser.add_argument("--goal", metavar="GOAL", help="thresholds tuned for micro_f1, macro_f1 or precision>=x")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="calibrate and tune the thresholds on these examples first, and write them into the model folder",
+    )
     _add_device(parser)
     options = parser.parse_args(arguments)
 
-    from lagamc.artifact import LABELS_FILE, read_config
+    from lagamc.artifact import LABELS_FILE, read_config, write_config
     from lagamc.classifier import LagamcClassifier
     from lagamc.data import Columns, read_examples
     from lagamc.labels import LabelBank
@@ -104,7 +111,16 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     columns = Columns(options.text_column, options.labels_column)
     examples = read_examples(options.file, bank, columns, options.unlabelled)
     classifier = LagamcClassifier.from_pretrained(options.model, options.device)
-    figures = run(classifier, examples, batch_size=options.batch_size, progress="evaluating")
+    settings = {"batch_size": options.batch_size, "progress": "evaluating"}
+    figures = {}
+    if options.tune:
+        texts, labels = [e.text for e in examples], [e.labels for e in examples]
+        figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
+        try:
+            write_config(options.model, classifier.current_config())
+        except OSError as error:
+            raise LagamcError(f"{options.model}: thresholds cannot be written ({error.strerror})") from error
+    figures |= run(classifier, examples, scores=options.scores, goal=options.goal, **settings)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 

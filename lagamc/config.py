@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 from lagamc.errors import LagamcError
 from lagamc.losses import LAMBDA_MODES, SEMANTIC_FORMS, SOFT_TOKENS
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
+from lagamc.thresholds import wanted_precision
 from lagamc.training_args import LagamcTrainingArguments
 
 # arguments of `transformers` that would be ignored, or fail later
@@ -292,7 +293,10 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
         if fields[name]:
             problems.append(f"{name}: is not supported by this trainer")
     problems += _not_between("per_device_train_batch_size", fields["per_device_train_batch_size"], 1, 10**6)
-    problems += _outside("threshold_goal", fields["threshold_goal"], ("micro_f1", "macro_f1"))
+    try:
+        wanted_precision(fields["threshold_goal"])
+    except LagamcError as error:
+        problems.append(f"threshold_{error}")
     for name in ("metric_for_best_model", "greater_is_better"):
         if fields[name] is not None:
             problems.append(

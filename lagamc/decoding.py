@@ -68,13 +68,16 @@ class DescriptionDecoder:
         self.closing = {ids[-1] for ids in self.codec.token_ids}
         self.passes = 0  # decoder passes so far
         self.row_passes = 0  # the same, each counted once for every row in it
-        with torch.no_grad():
-            self.bank_embeddings = None if model.retrieval is None else model.encode_bank()
 
     @torch.no_grad()
-    def decode(self, reading: Reading) -> list[list[int]]:
-        """The response tokens of every row of a reading, with the end token where it was written."""
-        rows = [_Row(source, guess) for source, guess in enumerate(self._guess(reading))]
+    def decode(self, reading: Reading, retrieved: Tensor | None = None) -> list[list[int]]:
+        """The response tokens of every row of a reading, with the end token where it was written.
+
+        Args:
+            reading: the texts.
+            retrieved: (rows, labels) logits of `LagamcModel.retrieve`; what they expect is drafted.
+        """
+        rows = [_Row(source, guess) for source, guess in enumerate(self._guess(len(reading.states), retrieved))]
         active = rows
         while active:
             drafts = [self._draft(row) for row in active]
@@ -97,13 +100,11 @@ class DescriptionDecoder:
             active = unfinished
         return [row.tokens for row in rows]
 
-    def _guess(self, reading: Reading) -> list[list[int]]:
+    def _guess(self, rows: int, retrieved: Tensor | None) -> list[list[int]]:
         """Labels that retrieval expects in each row, in the label order."""
-        rows = len(reading.states)
-        if self.model.retrieval is None or self.bank_embeddings is None:
+        if retrieved is None:
             return [[] for _ in range(rows)]
-        logits = self.model.retrieval(reading.states, reading.attention_mask, self.bank_embeddings)
-        likely = (torch.sigmoid(logits) > LIKELY).tolist()
+        likely = (torch.sigmoid(retrieved) > LIKELY).tolist()
         return [self.codec.sort(label for label, yes in enumerate(row) if yes) for row in likely]
 
     def _allowed(self, row: _Row, label: int) -> bool:

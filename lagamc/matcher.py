@@ -13,6 +13,8 @@ from lagamc.labels import LabelBank, split_sentences
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+BLOCK_BYTES = 32 * 2**20  # similarities computed at a time
+
 
 @dataclass(frozen=True)
 class Match:
@@ -68,7 +70,9 @@ class LabelMatcher:
         return np.asarray(embeddings, dtype=np.float32)
 
     def nearest(self, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest label of each embedding, by one matrix product.
+        """Nearest label of each embedding, by matrix products over blocks of embeddings.
+
+        A block and its similarities take at most `BLOCK_BYTES` beyond what is given.
 
         Args:
             embeddings: (sentences, dimensions), float32, rows of length 1.
@@ -76,9 +80,14 @@ class LabelMatcher:
         Returns:
             bank positions (sentences,) and cosine similarities (sentences,).
         """
-        similarities = embeddings @ self.embeddings.T
-        best = similarities.argmax(axis=1)
-        return self.owners[best], similarities[np.arange(len(best)), best].clip(-1, 1)
+        size = max(1, BLOCK_BYTES // (4 * len(self.embeddings)))
+        best = np.empty(len(embeddings), dtype=np.intp)
+        similarity = np.empty(len(embeddings), dtype=np.float32)
+        for start in range(0, len(embeddings), size):
+            block = embeddings[start : start + size] @ self.embeddings.T
+            best[start : start + size] = places = block.argmax(axis=1)
+            similarity[start : start + size] = block[np.arange(len(block)), places]
+        return self.owners[best], similarity.clip(-1, 1)
 
     def match(self, responses: Sequence[str]) -> list[list[Match]]:
         """The matches of every generated response, in the order of its sentences."""

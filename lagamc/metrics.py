@@ -8,7 +8,15 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score, hamming_loss, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    hamming_loss,
+    label_ranking_average_precision_score,
+    ndcg_score,
+    precision_score,
+    recall_score,
+)
 
 FIGURES = (
     *("micro_f1", "micro_precision", "micro_recall", "macro_f1", "macro_precision", "macro_recall"),
@@ -57,6 +65,31 @@ def multi_label_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, fl
     result = metric.compute(predictions=predicted.astype(np.int8), references=true.astype(np.int8))
     assert result is not None
     return result
+
+
+def ranking_metrics(scores: np.ndarray, true: np.ndarray, places: Sequence[int] = (1, 3, 5)) -> dict[str, float]:
+    """How well the labels of each row are ranked: P@k, nDCG@k and mean average precision, over the rows with labels.
+
+    Args:
+        scores: (rows, labels).
+        true: (rows, labels), 0 or 1.
+        places: values of k; those beyond the number of labels are left out.
+
+    Returns:
+        fractions `precision_at_K`, `ndcg_at_K`, `mean_average_precision`; nothing where there is nothing to rank.
+    """
+    rows = true.any(axis=1)
+    if not rows.any() or true.shape[1] < 2:
+        return {}
+    scores, true = scores[rows], true[rows]
+    ranked = np.take_along_axis(true, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    figures = {}
+    for k in places:
+        if k <= true.shape[1]:
+            figures[f"precision_at_{k}"] = float(ranked[:, :k].mean())
+            figures[f"ndcg_at_{k}"] = float(ndcg_score(true, scores, k=k))
+    figures["mean_average_precision"] = float(label_ranking_average_precision_score(true, scores))
+    return figures
 
 
 def label_metrics(predicted: np.ndarray, true: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:

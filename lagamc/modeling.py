@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone
+from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Reading
 from lagamc.bridge import PaddedAlignments, TokenBridge, pad_alignments
 from lagamc.errors import LagamcError
 from lagamc.losses import (
@@ -338,6 +338,17 @@ class LagamcModel(nn.Module):
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
         everything = torch.arange(len(self.piece_ids), device=self.device)
         return self._encode_joined(self.embedding_table[self.piece_ids], self.piece_lengths, everything)
+
+    def retrieve(self, reading: Reading, bank: Tensor | None) -> Tensor | None:
+        """Logits of all labels from the states of the texts alone, (rows, labels); None without a retrieval part.
+
+        Args:
+            reading: the texts.
+            bank: (labels, dimensions) as `encode_bank` gives it; None where there is no retrieval part.
+        """
+        if self.retrieval is None or bank is None:
+            return None
+        return self.retrieval(reading.states, reading.attention_mask, bank)
 
     @torch.no_grad()
     def bridge_similarities(self) -> Tensor:

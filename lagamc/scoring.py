@@ -1,28 +1,32 @@
-"""A probability for every label of the bank, and the thresholds that turn probabilities into labels."""
+"""How much speaks for every label of the bank: from the generator's own probabilities and from retrieval."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
+from scipy.special import logit
 from torch import Tensor
 
 from lagamc.backbones import Reading
-from lagamc.errors import LagamcError
 
 if TYPE_CHECKING:
     from lagamc.modeling import LagamcModel
 
-GOALS = ("micro_f1", "macro_f1")
+SCORES = ("accurate", "fast")
 MINIMUM_PATH = 1e-2  # sets less probable than this are not followed further
+LIMIT = 1e-4  # log-odds are those of probabilities between this and 1 minus this
 
 
 class LabelScorer:
-    """Label probabilities from a beam over label sets, averaged with those of retrieval where the model has that part.
+    """Log-odds of every label, from one or two sources.
+
+    * `accurate`: the generator's probability of each label, from a beam over label sets; and retrieval, where the
+      model has that part.
+    * `fast`: retrieval alone, without a decoder pass. A model without that part follows its most probable label
+      set alone.
 
     A response is a chain of choices: at the start and after each description one more label or the end. With a fixed
     label order every set of labels is written in exactly one way, so the product of its choices is the probability of
@@ -42,35 +46,48 @@ class LabelScorer:
         self.codec = model.codec
         self.maximum_labels = min(maximum_labels or len(self.codec.bank), len(self.codec.bank))
         vocabulary = model.vocabulary
-        # node -> (opening tokens, local token ids of its choices, and for every choice the labels behind it)
+        # node -> (opening tokens, local token ids of its choices, and for every choice the labels behind it); the
+        # shortest openings first: the others are looked at only where they are probable
         self.nodes: list[tuple[tuple[int, ...], Tensor, list[list[int]]]] = []
-        for opening, nexts in self.codec.branches.items():
+        for opening, nexts in sorted(self.codec.branches.items(), key=lambda node: len(node[0])):
             tokens = vocabulary.localise(torch.tensor(list(nexts)))
             self.nodes.append((opening, tokens, list(nexts.values())))
         self.end = int(vocabulary.localise(torch.tensor([self.codec.end_token_id])))
         self.ordered = self.codec.order != "given"
         self.ranks = np.array([self.codec.rank[label] for label in range(len(self.codec.bank))])
-        with torch.no_grad():
-            self.bank_embeddings = None if model.retrieval is None else model.encode_bank()
 
     @torch.no_grad()
-    def score(self, input_ids: Tensor, attention_mask: Tensor) -> np.ndarray:
-        """Label probabilities, (rows, labels), float64.
+    def evidence(self, reading: Reading, retrieved: Tensor | None, scores: str = "accurate") -> np.ndarray:
+        """Log-odds of each label from each source, (rows, labels, sources), float64.
 
         Args:
-            input_ids: (rows, tokens) prompt and text.
-            attention_mask: (rows, tokens).
+            reading: the texts.
+            retrieved: (rows, labels) logits of `LagamcModel.retrieve`; None where the model has no such part.
+            scores: `accurate` or `fast`.
         """
-        return self.score_reading(self.model.backbone.read(input_ids, attention_mask))
+        sources = []
+        if scores == "accurate" or retrieved is None:
+            written = self._marginals(reading) if scores == "accurate" else self._chain(reading)
+            sources.append(logit(np.clip(written, LIMIT, 1 - LIMIT)))
+        if retrieved is not None:
+            highest = float(logit(1 - LIMIT))
+            sources.append(np.clip(retrieved.double().cpu().numpy(), -highest, highest))
+        return np.stack(sources, axis=-1)
 
-    @torch.no_grad()
-    def score_reading(self, reading: Reading) -> np.ndarray:
-        """As `score`, of texts that are read already."""
-        written = self._marginals(reading)
-        if self.model.retrieval is None or self.bank_embeddings is None:
-            return written
-        logits = self.model.retrieval(reading.states, reading.attention_mask, self.bank_embeddings)
-        return (written + torch.sigmoid(logits.double()).cpu().numpy()) / 2
+    def _chain(self, reading: Reading) -> np.ndarray:
+        """Chance of each label to be chosen at some step of the most probable label set, (rows, labels)."""
+        rows, labels = len(reading.states), len(self.codec.bank)
+        absent = np.ones((rows, labels))
+        chains: list[tuple[int, tuple[int, ...], float]] = [(row, (), 1.0) for row in range(rows)]
+        while chains:
+            following = []
+            for (row, so_far, _), choices in zip(chains, self._choices(chains, reading), strict=True):
+                absent[row] *= 1 - np.exp(choices[:-1])
+                best = int(choices.argmax())
+                if best < labels and len(so_far) + 1 < self.maximum_labels:
+                    following.append((row, (*so_far, best), 1.0))
+            chains = following
+        return 1 - absent
 
     def _marginals(self, reading: Reading) -> np.ndarray:
         """The generator's probability of each label, (rows, labels), summed over the label sets of the beam."""
@@ -99,10 +116,17 @@ class LabelScorer:
         labels = len(self.codec.bank)
         total = np.zeros((len(beams), labels + 1))
         prefixes = [[token for label in b[1] for token in self.codec.token_ids[label]] for b in beams]
+        chances = np.array([b[2] for b in beams])
         for opening, tokens, groups in self.nodes:
             ids = tokens if opening else torch.cat([tokens, torch.tensor([self.end])])
-            logits = self._next_logits([[*p, *opening] for p in prefixes], [b[0] for b in beams], reading)
-            chosen = torch.log_softmax(logits[:, ids.to(logits.device)].double(), dim=-1).cpu().numpy()
+            chosen = np.full((len(beams), len(ids)), -np.log(len(ids)))
+            # all labels behind an opening have the same chance so far, that of the opening
+            reached = np.full(len(beams), not opening) | (chances * np.exp(total[:, groups[0][0]]) >= MINIMUM_PATH)
+            looked_at = np.flatnonzero(reached).tolist()
+            if looked_at:
+                openings = [[*prefixes[i], *opening] for i in looked_at]
+                logits = self._next_logits(openings, [beams[i][0] for i in looked_at], reading)
+                chosen[looked_at] = torch.log_softmax(logits[:, ids.to(logits.device)].double(), dim=-1).cpu().numpy()
             for column, group in enumerate(groups):
                 total[:, group] += chosen[:, [column]]
             if not opening:
@@ -129,65 +153,3 @@ class LabelScorer:
                 logits = model.backbone.continued(reading, [rows[i] for i in part], written)
             result[part] = logits[torch.arange(len(part)), [len(tokens) for tokens in written]].float().cpu()
         return result
-
-
-@dataclass
-class Thresholds:
-    """From which probability on a label is given.
-
-    Args:
-        goal: what they were tuned for.
-        overall: one value for every label.
-        per_label: label -> value, where it differs; shrunk towards `overall` for rare labels.
-    """
-
-    goal: str = "micro_f1"
-    overall: float = 0.5
-    per_label: dict[str, float] = field(default_factory=dict)
-
-    def values(self, names: Sequence[str]) -> np.ndarray:
-        """Thresholds in bank order; a label that was not there when they were tuned gets the overall one."""
-        return np.array([self.per_label.get(name, self.overall) for name in names])
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-_GRID = np.round(np.arange(0.02, 0.99, 0.01), 2)
-
-
-def tune_thresholds(
-    scores: np.ndarray, true: np.ndarray, names: Sequence[str], goal: str = "micro_f1", shrinkage: float = 10.0
-) -> Thresholds:
-    """Thresholds for a goal from scored development rows.
-
-    For `micro_f1` one value serves all labels. For `macro_f1` each label has its own, shrunk towards the one that is
-    best for all: a label with n true rows keeps n / (n + shrinkage) of its own. Labels without a true row take
-    the overall value; their own optimum is noise.
-
-    Args:
-        scores: (rows, labels).
-        true: (rows, labels), 0 or 1.
-        names: of the labels.
-        goal: one of `GOALS`.
-        shrinkage: rows at which a label's own threshold counts half.
-    """
-    if goal not in GOALS:
-        raise LagamcError(f"goal: expected one of {list(GOALS)}, found {goal!r}")
-    average = "micro" if goal == "micro_f1" else "macro"
-    overall = _best([f1_score(true, scores >= t, average=average, zero_division=0) for t in _GRID])
-    per_label: dict[str, float] = {}
-    if goal == "macro_f1":
-        for i, name in enumerate(names):
-            support = int(true[:, i].sum())
-            if support:
-                own = _best([f1_score(true[:, i], scores[:, i] >= t, zero_division=0) for t in _GRID])
-                share = support / (support + shrinkage)
-                per_label[name] = round(share * own + (1 - share) * overall, 4)
-    return Thresholds(goal, overall, per_label)
-
-
-def _best(values: Sequence[float]) -> float:
-    """The middle of the thresholds that give the best value: the edge of a plateau generalises worse."""
-    best = np.flatnonzero(np.asarray(values) >= max(values) - 1e-12)
-    return float(_GRID[best[len(best) // 2]])

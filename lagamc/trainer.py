@@ -50,7 +50,8 @@ class LagamcTrainer(Seq2SeqTrainer):
         # the model's `forward` does not normalise by the number of items: without this the loss is scaled twice
         self.model_accepts_loss_kwargs = False
         self.artifact_config = artifact_config
-        self._decoder: DescriptionDecoder | None = None
+        self._decoder: DescriptionDecoder | None = None  # of one evaluation, and the bank's embeddings in it
+        self._bank: Tensor | None = None
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     # the loss
@@ -145,12 +146,12 @@ class LagamcTrainer(Seq2SeqTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in `Trainer`: repeated rows that fill up the last batch of several processes are dropped."""
         self._components["eval"].clear()
-        self._decoder = None  # the weights have changed
+        self._decoder = self._bank = None  # the weights have changed
         return Trainer.evaluate(self, *args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, see `evaluate`."""
-        self._decoder = None
+        self._decoder = self._bank = None
         return Trainer.predict(self, *args, **kwargs)
 
     def prediction_step(
@@ -167,15 +168,21 @@ class LagamcTrainer(Seq2SeqTrainer):
             loss = self.compute_loss(model, inputs).detach()
         if prediction_loss_only:
             return loss, None, None
+        return loss, self._written(inputs, generation_settings), inputs["truth"]
+
+    @torch.no_grad()
+    def _written(self, inputs: dict[str, Any], generation_settings: dict[str, Any]) -> Tensor:
+        """Tokens of the responses to a batch, (rows, tokens)."""
         longest, beams = self.artifact_config.max_response_length, self.args.generation_num_beams or 1
         if beams == 1 and not generation_settings:
             self._decoder = self._decoder or DescriptionDecoder(self.model, max_new_tokens=longest)
+            if self._bank is None and self.model.retrieval is not None:
+                self._bank = self.model.encode_bank()
             reading = self.model.backbone.read(inputs["input_ids"], inputs["attention_mask"])
-            tokens = pad(self._decoder.decode(reading), LOSS_IGNORE).to(inputs["input_ids"].device)
-        else:
-            settings = {"max_new_tokens": longest, "num_beams": beams, "do_sample": False, **generation_settings}
-            tokens = self.model.generate(inputs["input_ids"], inputs["attention_mask"], **settings)
-        return loss, tokens, inputs["truth"]
+            rows = self._decoder.decode(reading, self.model.retrieve(reading, self._bank))
+            return pad(rows, LOSS_IGNORE).to(inputs["input_ids"].device)
+        settings = {"max_new_tokens": longest, "num_beams": beams, "do_sample": False, **generation_settings}
+        return self.model.generate(inputs["input_ids"], inputs["attention_mask"], **settings)
 
     # checkpoints
 

@@ -49,10 +49,9 @@ from lagamc.generators import (
 )
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
-from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics
+from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.modeling import LagamcModel, LossSettings, check_lengths
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
-from lagamc.scoring import tune_thresholds
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
 
@@ -302,22 +301,32 @@ def measure_bridge(model: LagamcModel, say: Any) -> dict[str, float]:
 def finish(
     trainer: LagamcTrainer, model: LagamcModel, config: ArtifactConfig, data: TrainingData, goal: str, say: Any
 ) -> dict[str, Any]:
-    """Tunes the thresholds on the development rows and measures on the test rows."""
+    """Calibrates and tunes the thresholds on the development rows and measures on the test rows."""
     classifier = LagamcClassifier(model, config, str(trainer.args.device))
-    true = {name: _truth(examples, data.bank) for name, examples in data.splits.items()}
-    scores = classifier.scores([example.text for example in data.splits["dev"]], progress="tuning thresholds")
-    classifier.thresholds = tune_thresholds(scores, true["dev"], data.bank.names, goal)
-    config.thresholds = classifier.thresholds.to_dict()
+    dev = data.splits["dev"]
+    texts = [example.text for example in dev]
+    tuned = classifier.tune(texts, [e.labels for e in dev], goal, progress="tuning thresholds")
+    for name, value in vars(classifier.current_config()).items():
+        setattr(config, name, value)
+    say(
+        f"dev: {goal} "
+        + ", ".join(f"{figures['goal']:.4f} by {scores} scores" for scores, figures in tuned.items())
+        + f"; {config.scores} scores are the default, their calibration error "
+        f"{tuned[config.scores]['ece_before']:.4f} before and {tuned[config.scores]['ece_after']:.4f} after"
+    )
+    config.figures["calibration"] = {k: round(v, 4) for k, v in tuned[config.scores].items() if k != "goal"}
     config.figures["collapse"] = round(model.collapse(), 4)
     if config.figures["collapse"] > COLLAPSE_LIMIT:
         say(f"warning: {collapse_message(config.figures['collapse'])}")
     figures: dict[str, Any] = {
         "threshold_goal": goal,
+        "scores": config.scores,
+        "calibration": config.figures["calibration"],
         "train_seconds": config.figures["train_seconds"],
         "collapse": config.figures["collapse"],
     }
-    dev = (scores >= classifier.thresholds.values(data.bank.names)).astype(np.int8)
-    figures |= {f"dev_{k}": v for k, v in multi_label_metrics(dev, true["dev"]).items()}
+    measured = evaluate(classifier, dev, generate=False)
+    figures |= {f"dev_{k}": measured[k] for k in FIGURES}
     if "test" in data.splits:
         measured = evaluate(classifier, data.splits["test"], progress="testing")
         figures |= {f"test_{k}": v for k, v in measured.items()}
@@ -335,8 +344,9 @@ def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settin
     bank = classifier.bank
     true = _truth(examples, bank)
     predictions = classifier.predict([example.text for example in examples], **settings)
+    scores = np.array([[p.scores[name] for name in bank] for p in predictions])
     chosen = binarise([bank.index(p.labels) for p in predictions], len(bank))
-    figures: dict[str, Any] = multi_label_metrics(chosen, true)
+    figures: dict[str, Any] = {**multi_label_metrics(chosen, true), **ranking_metrics(scores, true)}
     written = binarise([bank.index({m.label for m in p.matches if m.label}) for p in predictions], len(bank))
     figures |= {f"generated_{k}": v for k, v in multi_label_metrics(written, true).items() if k.endswith("_f1")}
     figures["rows"] = len(examples)

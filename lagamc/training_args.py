@@ -71,7 +71,7 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
         default=0, metadata={"help": "Evaluations without improvement before training stops; 0: never."}
     )
     threshold_goal: str = field(
-        default="micro_f1", metadata={"help": "What the thresholds are tuned for: micro_f1 or macro_f1."}
+        default="micro_f1", metadata={"help": "What the thresholds are tuned for: micro_f1, macro_f1 or precision>=x."}
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When the development rows are evaluated."})
     save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})

@@ -212,3 +212,76 @@ def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
 def test_an_unknown_device(trained_t5: Trained) -> None:
     with pytest.raises(LagamcError, match="device: 'foo' cannot be used here"):
         LagamcClassifier.from_pretrained(trained_t5.folder, "foo")
+
+
+# goals, thresholds, kinds of scores
+
+
+def test_both_kinds_of_scores_were_tuned(trained: Trained) -> None:
+    classifier = trained.load()
+    assert set(classifier.tuned) == {"accurate", "fast"}
+    for scores in classifier.tuned:
+        found = classifier.predict(MIXED, scores=scores, goal="macro_f1")
+        limits = classifier.tuned[scores]["macro_f1"].values(classifier.bank.names)
+        for p in found:
+            expected = {
+                n for n, limit in zip(classifier.bank.names, limits, strict=True) if p.scores[n] >= limit - 1e-6
+            }
+            assert set(p.labels) <= expected
+    default = classifier.predict(MIXED)
+    assert default == classifier.predict(MIXED, scores=classifier.config.scores)
+
+
+def test_no_scores_mean_the_written_descriptions(classifier: LagamcClassifier) -> None:
+    assert classifier.predict(MIXED, scores="none") == classifier.predict(MIXED, decide_by="generated")
+
+
+def test_a_threshold_and_a_number_of_labels(classifier: LagamcClassifier) -> None:
+    names = classifier.bank.names
+    assert all(sorted(p.labels) == sorted(names) for p in classifier.predict(TEXTS, threshold=0.0))
+    two = classifier.predict(TEXTS, top_k=2)
+    for p in two:
+        assert p.labels == sorted(names, key=lambda name: -p.scores[name])[:2]
+    limited = classifier.predict(TEXTS, top_k=1, threshold=0.5)
+    for p, everything in zip(limited, classifier.predict(TEXTS, threshold=0.5), strict=True):
+        assert p.labels == everything.labels[:1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scores": "slow"}, "scores: expected one of"),
+        ({"goal": "accuracy"}, "goal: expected micro_f1"),
+        ({"goal": "precision>=0.9"}, "no thresholds of .* scores were tuned for 'precision>=0.9', found .*macro_f1"),
+        ({"threshold": 1.5}, "threshold: expected a probability"),
+        ({"threshold": 0.5, "goal": "micro_f1"}, "takes the place of tuned ones"),
+        ({"top_k": 0}, "top_k: expected a number of at least 1"),
+    ],
+)
+def test_bad_choices_of_labels(classifier: LagamcClassifier, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(LagamcError, match=message):
+        classifier.predict(["A text."], **settings)
+
+
+def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: Path) -> None:
+    classifier = trained_bart.load()
+    labels = [row["labels"] for row in ROWS]
+    figures = classifier.tune(TEXTS, labels, "precision>=0.6")
+    assert set(figures) == {"accurate", "fast"}
+    assert all(0 <= figures[s][key] <= 1 for s in figures for key in ("ece_before", "ece_after", "goal"))
+    assert classifier.thresholds.goal == "precision>=0.6"
+    assert classifier.config.scores == max(("fast", "accurate"), key=lambda s: figures[s]["goal"])
+    classifier.save_pretrained(tmp_path / "model")
+    loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
+    assert loaded.predict(TEXTS) == classifier.predict(TEXTS)
+    assert loaded.predict(TEXTS, goal="precision>=0.6") == classifier.predict(TEXTS)
+
+
+def test_new_labels_are_scored_by_retrieval_alone(trained_bart: Trained) -> None:
+    """Two models that differ in what the generator thinks agree on a new label and disagree on the old ones."""
+    classifier = trained_bart.load().with_labels(NEW)
+    assert classifier.config.untrained == ["angry"]
+    fast, accurate = (classifier.predict(TEXTS, scores=s, threshold=0.5) for s in ("fast", "accurate"))
+    assert [p.scores["angry"] for p in fast] == [p.scores["angry"] for p in accurate]
+    assert [p.scores["late"] for p in fast] != [p.scores["late"] for p in accurate]
+    assert classifier.with_labels({}, ["angry"]).config.untrained == []

@@ -103,7 +103,7 @@ def test_several_bad_settings_in_one_error(tmp_path: Path) -> None:
         "found ['data_dir', 'train_file']",
         "train_file needs labels_file",
         "num_train_epochs: expected 1e-06 to 1e+06, found -1.0",
-        "threshold_goal: expected one of ['micro_f1', 'macro_f1'], found 'accuracy'",
+        "threshold_goal: expected micro_f1, macro_f1 or precision>=x, such as precision>=0.9, found 'accuracy'",
         "the embedded generator is trained whole",
         "beam: expected 1 to 256, found 0",
         "unknown argument --promt=news; did you mean 'prompt'?",

@@ -102,8 +102,8 @@ def test_a_trained_model_writes_what_generate_writes_in_no_more_passes(
     tokens: list[int] = []
     original = decoder.decode
 
-    def counted(reading: Reading) -> list[list[int]]:
-        rows = original(reading)
+    def counted(reading: Reading, retrieved: torch.Tensor | None) -> list[list[int]]:
+        rows = original(reading, retrieved)
         tokens.extend(len(row) for row in rows)
         return rows
 

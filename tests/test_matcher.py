@@ -93,3 +93,20 @@ def test_descriptions_match_themselves_under_a_real_encoder(tiny_encoder: Path, 
     assert matcher.labels([text + "." for text in bank.descriptions]) == [[name] for name in bank]
     assert matcher.labels([". ".join(bank.descriptions)]) == [list(bank)]
     assert matcher.match(["The customer is happy."])[0][0].similarity == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 7 * 5, 10**9])
+def test_blocks_change_nothing(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence at a time, some at a time, all at once."""
+    rng = np.random.default_rng(0)
+    matcher = _matcher()
+    matcher.embeddings = rng.normal(size=(7, 16)).astype(np.float32)
+    matcher.owners = np.array([0, 0, 1, 2, 3, 3, 4])
+    sentences = rng.normal(size=(23, 16)).astype(np.float32)
+    monkeypatch.setattr("lagamc.matcher.BLOCK_BYTES", block_bytes)
+    labels, similarities = matcher.nearest(sentences)
+    expected = (sentences.astype(np.float64) @ matcher.embeddings.T.astype(np.float64)).argmax(axis=1)
+    assert labels.tolist() == matcher.owners[expected].tolist()
+    assert similarities.dtype == np.float32
+    assert (np.abs(similarities) <= 1).all()
+    assert [a.shape for a in matcher.nearest(sentences[:0])] == [(0,), (0,)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, multilabel_confusion_matrix
 
-from lagamc.metrics import binarise, label_metrics, multi_label_metrics
+from lagamc.metrics import binarise, label_metrics, multi_label_metrics, ranking_metrics
 
 TRUE = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]])
 PREDICTED = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
@@ -48,3 +48,17 @@ def test_figures_per_label() -> None:
 
 def test_binarise() -> None:
     assert binarise([[2, 0], [], [1, 1]], 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_ranking_by_hand() -> None:
+    scores = np.array([[0.9, 0.2, 0.4, 0.1], [0.3, 0.8, 0.1, 0.7], [0.5, 0.4, 0.3, 0.2]])
+    true = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]])  # the last row has nothing to find
+    figures = ranking_metrics(scores, true)
+    assert figures["precision_at_1"] == 1.0
+    assert figures["precision_at_3"] == pytest.approx((1 / 3 + 2 / 3) / 2)
+    assert figures["mean_average_precision"] == pytest.approx(((1 + 2 / 4) / 2 + 1) / 2)
+    best = 1 + 1 / np.log2(3)
+    assert figures["ndcg_at_3"] == pytest.approx((1 / best + 1) / 2)
+    assert "precision_at_5" not in figures  # there are four labels
+    assert ranking_metrics(scores, np.zeros_like(true)) == {}
+    assert ranking_metrics(scores[:, :1], true[:, :1]) == {}

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from scipy.special import expit
 from torch import Tensor
 
 from lagamc import scoring
 from lagamc.data import pad_texts
-from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
-from lagamc.scoring import LabelScorer, Thresholds, tune_thresholds
+from lagamc.scoring import LabelScorer
 
 PLAIN = LabelBank({"late": "Late parcel.", "broken": "Broken lamp.", "refund": "The money back."})
 SHARED = LabelBank(
@@ -34,6 +33,15 @@ def _inputs(model: LagamcModel) -> tuple[Tensor, Tensor]:
     rows = torch.arange(10, 31).view(3, 7).tolist()
     rows[1] = rows[1][:4]
     return pad_texts(rows, model.backbone.padding_id, model.backbone.padding_side)
+
+
+def _scores(model: LagamcModel, scores: str = "accurate", **settings: int) -> np.ndarray:
+    """Probabilities from each source, (rows, labels, sources)."""
+    with torch.no_grad():
+        reading = model.backbone.read(*_inputs(model))
+        bank = None if model.retrieval is None else model.encode_bank()
+        evidence = LabelScorer(model, **settings).evidence(reading, model.retrieve(reading, bank), scores)
+    return expit(evidence)
 
 
 @torch.no_grad()
@@ -113,7 +121,7 @@ def test_marginals_equal_those_of_all_label_sets(
     _sharpen(model)
     if labels is SHARED:
         assert any(model.codec.branches.keys() - {()})  # some descriptions do part behind their first token
-    scores = LabelScorer(model, beam=1000, chunk=7).score(*_inputs(model))
+    scores = _scores(model, beam=1000, chunk=7)[..., 0]
     assert scores.dtype == np.float64
     assert np.ptp(scores) > 0.1
     np.testing.assert_allclose(scores, _brute_force(model), atol=1e-5)
@@ -137,7 +145,7 @@ def test_texts_of_many_labels_are_followed_to_the_end(make_model: Callable[..., 
     assert LabelScorer(make_model(tiny_t5, labels=many)).maximum_labels == 20
 
 
-def test_retrieval_is_averaged_with_the_marginals(
+def test_retrieval_is_a_source_of_its_own(
     make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
@@ -147,8 +155,54 @@ def test_retrieval_is_averaged_with_the_marginals(
     with torch.no_grad():
         states = model.base_generator.get_encoder()(input_ids=input_ids, attention_mask=mask)[0]
         retrieved = torch.sigmoid(model.retrieval(states, mask, model.encode_bank())).numpy()
-    scores = LabelScorer(model, beam=1000).score(input_ids, mask)
-    np.testing.assert_allclose(scores, (_brute_force(model) + retrieved) / 2, atol=1e-5)
+    both = _scores(model, beam=1000)
+    np.testing.assert_allclose(both[..., 0], _brute_force(model), atol=1e-5)
+    np.testing.assert_allclose(both[..., 1], retrieved, atol=1e-5)
+    fast = _scores(model, "fast")
+    assert fast.shape == (3, 3, 1)
+    np.testing.assert_array_equal(fast[..., 0], both[..., 1])
+
+
+def test_fast_scores_take_no_decoder_pass_where_there_is_retrieval(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(tiny_t5, labels=PLAIN, retrieval_weight=0.5).eval()
+    monkeypatch.setattr(model.backbone, "continued", None)
+    assert _scores(model, "fast").shape == (3, 3, 1)
+
+
+@pytest.mark.parametrize("labels", [PLAIN, SHARED], ids=["plain", "shared openings"])
+def test_fast_scores_without_retrieval_follow_the_most_probable_set(
+    labels: LabelBank, make_model: Callable[..., LagamcModel], tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one label set is nearly certain, they are those of the beam."""
+    monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
+    model = make_model(tiny_t5, labels=labels).eval()
+    head = model.base_generator.get_output_embeddings()
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(1)) * 30)
+    chain, marginals = _scores(model, "fast")[..., 0], _scores(model, beam=1000)[..., 0]
+    sure = (np.minimum(marginals, 1 - marginals) < 0.01).all(axis=1)
+    assert sure.any()
+    np.testing.assert_allclose(chain[sure], marginals[sure], atol=0.05)
+
+
+@torch.no_grad()
+def test_improbable_openings_are_not_looked_at(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    """Labels that share an opening nobody would write share its probability evenly."""
+    model = make_model(tiny_t5, labels=SHARED).eval()
+    scorer = LabelScorer(model)
+    reading = model.backbone.read(*_inputs(model))
+    everything = scorer._choices([(0, (), 1.0)], reading)[0]
+    hardly = scorer._choices([(0, (), 1e-3)], reading)[0]
+    assert len(scorer.nodes) > 1
+    np.testing.assert_allclose(np.exp(everything).sum(), 1.0)
+    np.testing.assert_allclose(np.exp(hardly).sum(), 1.0)
+    assert np.ptp(everything[:3]) > 1e-6
+    opening = scorer.nodes[0][2][0]  # the labels behind the first token they share
+    assert len(opening) == 3
+    assert np.exp(hardly[opening]).sum() == pytest.approx(np.exp(everything[opening]).sum())
+    assert hardly[3] == pytest.approx(everything[3])
 
 
 @pytest.mark.parametrize("generator", ["tiny_bart", "tiny_llama", "tiny_mistral"])
@@ -161,7 +215,7 @@ def test_marginals_of_other_generators(
     """BART adds a bias to its head; texts of decoder-only models are padded on the left."""
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
     model = make_model(request.getfixturevalue(generator), labels=PLAIN).eval()
-    scores = LabelScorer(model, beam=1000, chunk=5).score(*_inputs(model))
+    scores = _scores(model, beam=1000, chunk=5)[..., 0]
     np.testing.assert_allclose(scores, _brute_force(model), atol=1e-5)
 
 
@@ -171,81 +225,16 @@ def test_labels_of_another_order_are_followed_by_frequency(
     monkeypatch.setattr(scoring, "MINIMUM_PATH", 0.0)
     model = make_model(tiny_t5, labels=PLAIN).eval()
     _sharpen(model)
-    by_bank = LabelScorer(model, beam=1000).score(*_inputs(model))
+    by_bank = _scores(model, beam=1000)[..., 0]
     model.set_labels(type(model.codec)(PLAIN, model.tokenizer, "frequency", {"refund": 3, "broken": 2, "late": 1}))
-    by_frequency = LabelScorer(model, beam=1000).score(*_inputs(model))
+    by_frequency = _scores(model, beam=1000)[..., 0]
     assert np.abs(by_bank - by_frequency).max() > 1e-3
     np.testing.assert_allclose(by_frequency, _brute_force(model), atol=1e-5)
 
 
 def test_a_narrow_beam_still_gives_probabilities(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     model = make_model(tiny_t5, labels=SHARED).eval()
-    scores = LabelScorer(model, beam=1).score(*_inputs(model))
+    scores = _scores(model, beam=1)[..., 0]
     assert ((scores >= 0) & (scores <= 1 + 1e-9)).all()
-    singles = LabelScorer(model, beam=8, maximum_labels=1).score(*_inputs(model))
+    singles = _scores(model, beam=8, maximum_labels=1)[..., 0]
     assert (singles.sum(axis=1) <= 1 + 1e-9).all()
-
-
-# thresholds
-
-
-NAMES = ["a", "b", "c"]
-TRUE = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
-SCORES = np.array(
-    [
-        [0.90, 0.30, 0.05],
-        [0.80, 0.05, 0.05],
-        [0.75, 0.05, 0.45],
-        [0.70, 0.10, 0.05],
-        [0.20, 0.25, 0.05],
-        [0.60, 0.05, 0.05],
-        [0.10, 0.05, 0.05],
-        [0.65, 0.10, 0.05],
-    ]
-)
-
-
-def test_micro_takes_one_threshold_that_is_the_best() -> None:
-    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "micro_f1")
-    assert thresholds.goal == "micro_f1"
-    assert thresholds.per_label == {}
-    reached = f1_score(TRUE, thresholds.overall <= SCORES, average="micro")
-    others = [f1_score(TRUE, t <= SCORES, average="micro", zero_division=0) for t in np.arange(0.02, 0.99, 0.005)]
-    assert reached == pytest.approx(max(others))
-    assert thresholds.values(NAMES).tolist() == [thresholds.overall] * 3
-
-
-def test_macro_shrinks_each_label_by_its_true_rows() -> None:
-    own = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=0.0).per_label
-    assert 0.65 < own["a"] <= 0.70  # separates
-    assert 0.10 < own["b"] <= 0.25
-    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=4.0)
-    overall = thresholds.overall
-    assert thresholds.per_label["a"] == pytest.approx(4 / 8 * own["a"] + 4 / 8 * overall, abs=1e-4)
-    assert thresholds.per_label["b"] == pytest.approx(2 / 6 * own["b"] + 4 / 6 * overall, abs=1e-4)
-    assert abs(own["a"] - overall) + abs(own["b"] - overall) > 0.1
-
-
-def test_labels_without_a_true_row_take_the_overall_threshold() -> None:
-    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1")
-    assert set(thresholds.per_label) == {"a", "b"}
-    assert thresholds.values(["c", "new", "a"]).tolist() == [
-        thresholds.overall,
-        thresholds.overall,
-        thresholds.per_label["a"],
-    ]
-
-
-def test_the_middle_of_a_plateau_is_taken() -> None:
-    true, scores = np.array([[1], [0]]), np.array([[0.8], [0.2]])
-    assert tune_thresholds(scores, true, ["a"]).overall == pytest.approx(0.5, abs=0.02)
-
-
-def test_unknown_goals_are_refused() -> None:
-    with pytest.raises(LagamcError, match=r"goal: expected one of .*micro_f1.* found 'accuracy'"):
-        tune_thresholds(SCORES, TRUE, NAMES, "accuracy")
-
-
-def test_thresholds_survive_their_dictionary() -> None:
-    thresholds = Thresholds("macro_f1", 0.4, {"a": 0.3})
-    assert Thresholds(**thresholds.to_dict()) == thresholds

@@ -1,0 +1,114 @@
+"""From which probability on a label is given: thresholds tuned for a goal on labelled rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from lagamc.errors import LagamcError
+
+GOALS = ("micro_f1", "macro_f1")
+GOALS_HELP = "micro_f1, macro_f1 or precision>=x, such as precision>=0.9"
+_PRECISION = re.compile(r"precision>=(0?\.\d+|1(\.0*)?)")
+_GRID = np.round(np.arange(0.02, 0.99, 0.01), 2)
+
+
+@dataclass
+class Thresholds:
+    """From which probability on a label is given.
+
+    Args:
+        goal: what they were tuned for.
+        overall: one value for every label.
+        per_label: label -> value, where it differs; shrunk towards `overall` for rare labels.
+    """
+
+    goal: str = "micro_f1"
+    overall: float = 0.5
+    per_label: dict[str, float] = field(default_factory=dict)
+
+    def values(self, names: Sequence[str]) -> np.ndarray:
+        """Thresholds in bank order; a label that was not there when they were tuned gets the overall one."""
+        return np.array([self.per_label.get(name, self.overall) for name in names])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def wanted_precision(goal: str) -> float | None:
+    """The x of a goal `precision>=x`; None for an F1.
+
+    Raises:
+        LagamcError: it is no goal.
+    """
+    if goal in GOALS:
+        return None
+    found = _PRECISION.fullmatch(goal) if isinstance(goal, str) else None
+    if found is None:
+        raise LagamcError(f"goal: expected {GOALS_HELP}, found {goal!r}")
+    return float(found[1])
+
+
+def goal_figure(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:
+    """What a goal is about: the F1 it names; the micro-averaged recall for a wanted precision.
+
+    Args:
+        goal: see `tune_thresholds`.
+        predicted: (rows, labels), 0 or 1.
+        true: (rows, labels), 0 or 1.
+    """
+    if wanted_precision(goal) is not None:
+        return float(recall_score(true.ravel(), predicted.ravel(), zero_division=0))
+    return _f1(goal, predicted, true)
+
+
+def _f1(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:
+    if goal == "micro_f1":  # over all pairs: scikit-learn would count both classes where there is one label
+        return float(f1_score(true.ravel(), predicted.ravel(), zero_division=0))
+    return float(f1_score(true, predicted, average="macro" if true.shape[1] > 1 else "binary", zero_division=0))
+
+
+def tune_thresholds(
+    scores: np.ndarray, true: np.ndarray, names: Sequence[str], goal: str = "micro_f1", shrinkage: float = 10.0
+) -> Thresholds:
+    """Thresholds for a goal from scored development rows.
+
+    For `micro_f1` one value serves all labels. For `macro_f1` each label has its own, shrunk towards the one that is
+    best for all: a label with n true rows keeps n / (n + shrinkage) of its own. Labels without a true row take
+    the overall value; their own optimum is noise. For `precision>=x` one value serves all labels: the lowest from
+    which on the micro-averaged precision stays at x; the one with the best precision where it is never reached.
+
+    Args:
+        scores: (rows, labels).
+        true: (rows, labels), 0 or 1.
+        names: of the labels.
+        goal: one of `GOALS`, or `precision>=x`.
+        shrinkage: rows at which a label's own threshold counts half.
+    """
+    precision = wanted_precision(goal)
+    if precision is not None:
+        reached = [precision_score(true.ravel(), scores.ravel() >= t, zero_division=1.0) for t in _GRID]
+        below = np.flatnonzero(np.asarray(reached) < precision)
+        first = 0 if len(below) == 0 else int(below[-1]) + 1
+        return Thresholds(goal, float(_GRID[first] if first < len(_GRID) else _GRID[int(np.argmax(reached))]))
+    overall = _best([_f1(goal, scores >= t, true) for t in _GRID])
+    per_label: dict[str, float] = {}
+    if goal == "macro_f1":
+        for i, name in enumerate(names):
+            support = int(true[:, i].sum())
+            if support:
+                own = _best([f1_score(true[:, i], scores[:, i] >= t, zero_division=0) for t in _GRID])
+                share = support / (support + shrinkage)
+                per_label[name] = round(share * own + (1 - share) * overall, 4)
+    return Thresholds(goal, overall, per_label)
+
+
+def _best(values: Sequence[float]) -> float:
+    """The middle of the thresholds that give the best value: the edge of a plateau generalises worse."""
+    best = np.flatnonzero(np.asarray(values) >= max(values) - 1e-12)
+    return float(_GRID[best[len(best) // 2]])

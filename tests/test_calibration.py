@@ -1,0 +1,66 @@
+"""Log-odds to probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+
+RNG = np.random.default_rng(3)
+TRUTH = RNG.normal(-1.0, 2.0, size=(600, 6))  # true log-odds
+LABELS = (RNG.random(TRUTH.shape) < expit(TRUTH)).astype(int)
+
+
+def test_overconfident_sources_are_brought_to_frequencies() -> None:
+    evidence = np.stack([3 * TRUTH + 1, 2 * TRUTH - 2], axis=-1)
+    before, after = Calibration().apply(evidence), fit_calibration(evidence, LABELS).apply(evidence)
+    assert before == pytest.approx((expit(evidence[..., 0]) + expit(evidence[..., 1])) / 2)
+    assert expected_calibration_error(before, LABELS) > 0.05
+    assert expected_calibration_error(after, LABELS) < 0.02
+    assert np.abs(after - expit(TRUTH)).mean() < 0.02
+
+
+def test_two_weak_sources_give_one_strong() -> None:
+    noise = RNG.normal(size=(2, *TRUTH.shape)) * 2
+    evidence = np.stack([TRUTH + noise[0], TRUTH + noise[1]], axis=-1)
+    calibration = fit_calibration(evidence, LABELS)
+    assert all(weight > 0.1 for weight in calibration.weights)
+    alone = [fit_calibration(evidence[..., [i]], LABELS).apply(evidence[..., [i]]) for i in (0, 1)]
+    joined = calibration.apply(evidence)
+
+    def log_loss(values: np.ndarray) -> float:
+        return float(-np.log(np.where(LABELS == 1, values, 1 - values)).mean())
+
+    assert log_loss(joined) < min(log_loss(values) for values in alone) - 0.01
+
+
+def test_a_source_that_counts_against_its_label_is_left_out() -> None:
+    calibration = fit_calibration(np.stack([TRUTH, -TRUTH + RNG.normal(size=TRUTH.shape)], axis=-1), LABELS)
+    assert calibration.weights[1] == 0.0
+    assert calibration.weights[0] == pytest.approx(1.0, abs=0.15)
+    assert fit_calibration(-TRUTH[..., None], LABELS) == Calibration()
+
+
+@pytest.mark.parametrize("labels", [np.zeros_like(LABELS), np.ones_like(LABELS)])
+def test_nothing_is_fitted_to_rows_that_tell_nothing(labels: np.ndarray) -> None:
+    assert fit_calibration(TRUTH[..., None], labels) == Calibration()
+    few = np.zeros_like(LABELS)
+    few[:5, 0] = 1
+    assert fit_calibration(TRUTH[..., None], few) == Calibration()
+
+
+def test_calibrations_survive_their_dictionary() -> None:
+    calibration = Calibration([0.5, 1.25], -0.75)
+    assert Calibration(**calibration.to_dict()) == calibration
+
+
+def test_error_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.92], [0.1, 0.06]])
+    true = np.array([[1, 0], [0, 0]])
+    # 0.9 and 0.92 fall into bins of their own, and so do 0.1 and 0.06
+    expected = (abs(0.9 - 1) + abs(0.92) + abs(0.1) + abs(0.06)) / 4
+    assert expected_calibration_error(probabilities, true, bins=12) == pytest.approx(expected)
+    assert expected_calibration_error(np.array([[0.0, 1.0]]), np.array([[0, 1]])) == 0.0
+    assert expected_calibration_error(expit(logit(np.full((4, 1), 0.75))), np.array([[1], [1], [1], [0]])) == 0.0
