@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 from lagamc.artifact import ArtifactConfig, load_sentence_encoder, save_artifact
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
-from lagamc.classifier import LagamcClassifier
+from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import (
     SPLITS,
@@ -52,6 +52,7 @@ from lagamc.losses import LossBalance
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LossSettings, check_lengths
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
+from lagamc.report_data import write_log, write_rows
 from lagamc.scoring import tune_thresholds
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
@@ -304,6 +305,8 @@ def finish(
 ) -> dict[str, Any]:
     """Tunes the thresholds on the development rows and measures on the test rows."""
     classifier = LagamcClassifier(model, config, str(trainer.args.device))
+    output = str(trainer.args.output_dir)
+    write_log(output, trainer.state.log_history)
     true = {name: _truth(examples, data.bank) for name, examples in data.splits.items()}
     scores = classifier.scores([example.text for example in data.splits["dev"]], progress="tuning thresholds")
     classifier.thresholds = tune_thresholds(scores, true["dev"], data.bank.names, goal)
@@ -317,9 +320,14 @@ def finish(
         "collapse": config.figures["collapse"],
     }
     dev = (scores >= classifier.thresholds.values(data.bank.names)).astype(np.int8)
+    write_rows(output, "dev", data.splits["dev"], data.bank, scores, dev)
     figures |= {f"dev_{k}": v for k, v in multi_label_metrics(dev, true["dev"]).items()}
     if "test" in data.splits:
-        measured = evaluate(classifier, data.splits["test"], progress="testing")
+        predictions = classifier.predict([example.text for example in data.splits["test"]], progress="testing")
+        measured = measure(predictions, data.splits["test"], data.bank)
+        scores = np.array([[prediction.scores[name] for name in data.bank] for prediction in predictions])
+        chosen = binarise([data.bank.index(prediction.labels) for prediction in predictions], len(data.bank))
+        write_rows(output, "test", data.splits["test"], data.bank, scores, chosen, predictions)
         figures |= {f"test_{k}": v for k, v in measured.items()}
         say(
             f"test: micro-F1 {measured['micro_f1']:.4f}, macro-F1 {measured['macro_f1']:.4f} "
@@ -332,9 +340,13 @@ def finish(
 
 def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settings: Any) -> dict[str, Any]:
     """Figures of a model on labelled examples: by scores and thresholds, and by the generated descriptions."""
-    bank = classifier.bank
-    true = _truth(examples, bank)
     predictions = classifier.predict([example.text for example in examples], **settings)
+    return measure(predictions, examples, classifier.bank)
+
+
+def measure(predictions: Sequence[Prediction], examples: Sequence[Example], bank: LabelBank) -> dict[str, Any]:
+    """The figures of `evaluate` from what was predicted."""
+    true = _truth(examples, bank)
     chosen = binarise([bank.index(p.labels) for p in predictions], len(bank))
     figures: dict[str, Any] = multi_label_metrics(chosen, true)
     written = binarise([bank.index({m.label for m in p.matches if m.label}) for p in predictions], len(bank))
