@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+
 from selenium.webdriver.common.keys import Keys
 
+from benchmarks.browser import MISSING, Browser, open_browser
 from lagamc.app import LabelPage
 from lagamc.report_page import write_report
 from lagamc.serving import launch
 from tests.artifacts import Trained
-from tests.browser import Browser, needs_chromium, open_browser
 from tests.conftest import DESCRIPTIONS, ROWS
 from tests.runs import some_labels, write_run
 from tests.test_serving import free_port
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script> ${7*7} {{7*7}}"
 

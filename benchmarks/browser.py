@@ -1,15 +1,16 @@
-"""A headless Chromium that keeps a list of the hosts it asked."""
+"""A headless Chromium, for screenshots and for the tests; it keeps a list of the hosts it asked."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -17,9 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="no chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
+MISSING = None if CHROMIUM and DRIVER else "no chromium and chromedriver (Debian: chromium, chromium-driver)"
 
 
 class Browser:
@@ -44,11 +43,8 @@ class Browser:
         """The text of the first element of a selector, as it is shown; empty where there is none."""
         return next((element.text for element in self.all(selector)), "")
 
-    def wait(self, condition: object, seconds: float = 60) -> WebElement:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         """Waits until a function returns something true, and returns it."""
-        from selenium.common.exceptions import StaleElementReferenceException
-
-        assert callable(condition)
         waiting = WebDriverWait(self.driver, seconds, 0.1, [StaleElementReferenceException])
         return waiting.until(lambda _: condition())
 
