@@ -94,6 +94,8 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
     Raises:
         LagamcError: the address cannot be listened on.
     """
+    if ":" in host:
+        raise LagamcError(f"host: expected an IPv4 address or a name, found {host!r}")
     # gradio asks its own server whether it answers: never by way of a proxy
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
         filter(None, [os.environ.get("NO_PROXY"), os.environ.get("no_proxy"), "localhost,127.0.0.1", host])

@@ -79,6 +79,11 @@ def test_a_taken_port(address: str, classifier: LagamcClassifier) -> None:
         launch(LabelPage(classifier).build(), port=port)
 
 
+def test_a_host_that_is_no_ipv4_address(classifier: LagamcClassifier) -> None:
+    with pytest.raises(LagamcError, match=r"host: expected an IPv4 address or a name, found '::1'"):
+        launch(LabelPage(classifier).build(), "::1", free_port())
+
+
 def test_examples_come_from_the_run_or_a_file(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", some_labels(3), rows=8, texts={0: "The first.", 1: "y" * 20_000})
     found = example_texts(run)
