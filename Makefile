@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-slow style quality benchmark-quick benchmark clean
+.PHONY: help install demo screenshots test test-slow style quality benchmark-quick benchmark clean
 
 help:
-	@echo "make install | demo | test | test-slow | style | quality | benchmark-quick | benchmark | clean"
+	@echo "make install | demo | screenshots | test | test-slow | style | quality | benchmark-quick | benchmark | clean"
 
 install: $(INSTALLED)
 
@@ -28,6 +28,9 @@ demo: install
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml run_train.py --config configs/demo.yaml
 	$(BIN)/python run_infer.py --model outputs/demo --input lagamc/demo/messages.jsonl --output outputs/predictions.jsonl
 	$(BIN)/lagamc show outputs/predictions.jsonl --input lagamc/demo/messages.jsonl
+
+screenshots: demo
+	$(BIN)/python -m benchmarks.screenshots
 
 test: install
 	$(BIN)/python -m pytest -q

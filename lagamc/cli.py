@@ -1,4 +1,4 @@
-"""The command line: `lagamc train, evaluate, predict, show`; `run_train.py` and `run_infer.py` open the same."""
+"""The `lagamc` command and what follows it; `run_train.py` and `run_infer.py` open `train` and `predict`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from collections.abc import Callable, Sequence
 
 from lagamc.errors import LagamcError
 
+# package -> the extra of setup.cfg that brings it
+EXTRAS = {
+    "matplotlib": "report",
+    "gradio": "serve",
+    "starlette": "serve",
+    "openai": "describe",
+    "requests": "describe",
+}
 EXIT_CODES = "exit codes: 0 done, 2 bad input or usage, 1 a failure of ours"
 
 
@@ -139,11 +147,85 @@ def show(arguments: Sequence[str], prog: str = "lagamc show") -> None:
     print(prediction_table(options.predictions, options.input, Columns(text=options.text_column), options.limit))
 
 
+def report(arguments: Sequence[str], prog: str = "lagamc report") -> None:
+    """`lagamc report`: one HTML page with tables, plots and worst errors of a finished run."""
+    parser = _Parser(prog, "Write the report of a finished training run: an HTML page, and its plots as PNGs.")
+    parser.add_argument("run", metavar="RUN", help="output folder of run_train.py")
+    parser.add_argument("--output", default=None, metavar="FOLDER", help="where; default: RUN/report")
+    options = parser.parse_args(arguments)
+
+    from lagamc.report_page import write_report
+
+    print(f"the report is {write_report(options.run, options.output)}; it holds texts of the data set")
+
+
+def serve(arguments: Sequence[str], prog: str = "lagamc serve") -> None:
+    """`lagamc serve`: a page to try a model, for this machine alone unless --host says otherwise."""
+    parser = _Parser(prog, "Show a page to try a model: texts, thresholds, labels, files. Stop it with Ctrl-C.")
+    parser.add_argument("model", metavar="MODEL", help="output folder of run_train.py")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no password")
+    parser.add_argument("--port", type=_port, default=7860, help="port to listen on")
+    parser.add_argument(
+        "--examples", default=None, metavar="FILE", help="texts to choose from; default: test rows of the run"
+    )
+    _add_device(parser)
+    options = parser.parse_args(arguments)
+
+    from lagamc.serving import serve as run
+
+    quiet_libraries()
+    run(options.model, options.host, options.port, options.device, options.examples)
+
+
+def describe(arguments: Sequence[str], prog: str = "lagamc describe") -> None:
+    """`lagamc describe`: writes label descriptions from label names and training examples."""
+    parser = _Parser(
+        prog,
+        "Write a label bank: a description of every label, from its definition in Wikipedia, two training examples "
+        "and a chat model; or, with --offline, from its name and the words of its texts.",
+    )
+    parser.add_argument("file", metavar="FILE", help="training examples with labels: JSONL, CSV or Parquet")
+    parser.add_argument("--output", metavar="FILE", help="label bank to write, JSON; must not be there yet")
+    parser.add_argument("--names", metavar="FILE", help="label names, one a line; default: those of the examples")
+    parser.add_argument("--text_column", default="text", help="column of the text")
+    parser.add_argument("--labels_column", default="labels", help="column of the labels")
+    parser.add_argument("--model", help="chat model at the endpoint")
+    parser.add_argument(
+        "--base_url", help="endpoint that speaks OpenAI's protocol; default: $OPENAI_BASE_URL, or OpenAI's own"
+    )
+    parser.add_argument(
+        "--dataset", default="Contains texts and corresponding label annotations.", help="what the data set contains"
+    )
+    parser.add_argument("--text_name", default="Text", help="what one of its texts is called: Tweet, Abstract, ...")
+    parser.add_argument(
+        "--wikipedia_url", default="https://en.wikipedia.org", help="where definitions come from; none: nowhere"
+    )
+    parser.add_argument("--max_words", type=_positive, default=60, help="of a description")
+    parser.add_argument("--sentence_encoder", help="that must tell descriptions apart; default: the embedded MiniLM")
+    parser.add_argument("--offline", action="store_true", help="write skeletons; nobody is asked")
+    parser.add_argument("--dry_run", action="store_true", help="print the prompts and their number; nobody is asked")
+    options = parser.parse_args(arguments)
+    if options.offline and options.dry_run:
+        raise LagamcError("describe: --offline asks nothing, so there are no prompts for --dry_run to show")
+    if not options.output and not options.dry_run:
+        raise LagamcError("describe: expected --output FILE, the label bank to write, such as labels.json")
+    if not (options.model or options.offline or options.dry_run):
+        raise LagamcError("describe: expected --model NAME, a chat model; or --offline, or --dry_run")
+
+    from lagamc.describe import run
+
+    quiet_libraries()
+    run(options, lambda line: print(line, file=sys.stderr))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "show": show,
+    "report": report,
+    "serve": serve,
+    "describe": describe,
 }
 
 
@@ -171,10 +253,11 @@ def guarded(action: Callable[[], None]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "lagamc":
             raise
+        extra = EXTRAS.get((error.name or "").partition(".")[0], "embedded")
         return _fail(
             LagamcError(
                 f"the package {error.name!r} is not installed in {sys.prefix}; run `make install` and activate its "
-                "environment (`source .venv/bin/activate`), or `pip install .[embedded]`"
+                f"environment (`source .venv/bin/activate`), or `pip install .[{extra}]`"
             )
         )
     except KeyboardInterrupt:
@@ -206,6 +289,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 2**16:
+        raise argparse.ArgumentTypeError(f"expected 1 to {2**16 - 1}, found {text}")
     return value
 
 

@@ -182,7 +182,12 @@ def parse_example(
     return Example(default_id if identity is None else str(identity), text, labels, where)
 
 
-def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: LabelBank) -> tuple[str, ...]:
+def parse_label_names(row: dict[str, Any], where: str, columns: Columns) -> list[str]:
+    """The label names of a row, whatever they are.
+
+    Raises:
+        LagamcError: they are missing or of the wrong kind.
+    """
     if columns.labels not in row:
         raise LagamcError(f"{where}: expected a column {columns.labels!r}, found {sorted(map(str, row))}")
     value = row[columns.labels]
@@ -190,13 +195,18 @@ def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: Label
         value = [part.strip() for part in value.split("|") if part.strip()]
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise LagamcError(f"{where}: expected a list of label names in {columns.labels!r}, found {value!r:.60}")
+    return list(dict.fromkeys(value))
+
+
+def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: LabelBank) -> tuple[str, ...]:
+    value = parse_label_names(row, where, columns)
     unknown = [name for name in value if name not in bank]
     if unknown:
         raise LagamcError(
             f"{where}: unknown label {unknown[0]!r}; the label bank holds {bank.names[:12]}"
             f"{' and more' if len(bank) > 12 else ''}; add it there with a description, or correct the row"
         )
-    return tuple(dict.fromkeys(value))
+    return tuple(value)
 
 
 def read_examples(

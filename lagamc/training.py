@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 from lagamc.artifact import ArtifactConfig, load_sentence_encoder, save_artifact
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
-from lagamc.classifier import LagamcClassifier
+from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import (
     SPLITS,
@@ -52,6 +52,7 @@ from lagamc.losses import LossBalance
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.modeling import LagamcModel, LossSettings, check_lengths
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
+from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
 
@@ -303,6 +304,8 @@ def finish(
 ) -> dict[str, Any]:
     """Calibrates and tunes the thresholds on the development rows and measures on the test rows."""
     classifier = LagamcClassifier(model, config, str(trainer.args.device))
+    output = str(trainer.args.output_dir)
+    write_log(output, trainer.state.log_history)
     dev = data.splits["dev"]
     texts = [example.text for example in dev]
     tuned = classifier.tune(texts, [e.labels for e in dev], goal, progress="tuning thresholds")
@@ -325,10 +328,10 @@ def finish(
         "train_seconds": config.figures["train_seconds"],
         "collapse": config.figures["collapse"],
     }
-    measured = evaluate(classifier, dev, generate=False)
+    measured = _measured(classifier, "dev", dev, output, generate=False)
     figures |= {f"dev_{k}": measured[k] for k in FIGURES}
     if "test" in data.splits:
-        measured = evaluate(classifier, data.splits["test"], progress="testing")
+        measured = _measured(classifier, "test", data.splits["test"], output, progress="testing")
         figures |= {f"test_{k}": v for k, v in measured.items()}
         say(
             f"test: micro-F1 {measured['micro_f1']:.4f}, macro-F1 {measured['macro_f1']:.4f} "
@@ -341,9 +344,26 @@ def finish(
 
 def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settings: Any) -> dict[str, Any]:
     """Figures of a model on labelled examples: by scores and thresholds, and by the generated descriptions."""
-    bank = classifier.bank
-    true = _truth(examples, bank)
     predictions = classifier.predict([example.text for example in examples], **settings)
+    return measure(predictions, examples, classifier.bank)
+
+
+def _measured(
+    classifier: LagamcClassifier, split: str, examples: Sequence[Example], output: str, **settings: Any
+) -> dict[str, Any]:
+    """As `evaluate`; the rows are kept for the report."""
+    predictions = classifier.predict([example.text for example in examples], **settings)
+    bank = classifier.bank
+    scores = np.array([[prediction.scores[name] for name in bank] for prediction in predictions])
+    chosen = binarise([bank.index(prediction.labels) for prediction in predictions], len(bank))
+    written = predictions if settings.get("generate", True) else None
+    write_rows(output, split, examples, bank, scores, chosen, written)
+    return measure(predictions, examples, bank)
+
+
+def measure(predictions: Sequence[Prediction], examples: Sequence[Example], bank: LabelBank) -> dict[str, Any]:
+    """The figures of `evaluate` from what was predicted."""
+    true = _truth(examples, bank)
     scores = np.array([[p.scores[name] for name in bank] for p in predictions])
     chosen = binarise([bank.index(p.labels) for p in predictions], len(bank))
     figures: dict[str, Any] = {**multi_label_metrics(chosen, true), **ranking_metrics(scores, true)}

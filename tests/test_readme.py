@@ -6,11 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import gradio
 import pytest
 
 from lagamc import cli
 from lagamc.config import parse_arguments
+from lagamc.labels import LabelBank
 from tests.artifacts import Trained
+from tests.stand_ins import chat_stand_in, running
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,21 +55,35 @@ def test_prediction_and_evaluation_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
-    for command in COMMANDS:
-        if not command.startswith(("python run_infer.py ", "lagamc ")):
-            continue
-        places = {
-            "outputs/demo": trained_t5.folder,
-            "outputs/mine": trained_t5.folder,
-            "outputs/": f"{tmp_path}/",
-            "FOLDER": data_dir,
-        }
-        for name, place in places.items():
-            command = command.replace(name, str(place))
-        words = shlex.split(command)
-        arguments = ["predict", *words[2:]] if words[0] == "python" else words[1:]
-        assert cli.main(arguments) == 0, command
-    assert "generated descriptions" in capsys.readouterr().out
+    monkeypatch.setattr(gradio.Blocks, "block_thread", lambda page: page.close(verbose=False))
+    (data_dir / "labels.json").unlink()  # `describe` writes it
+    model = trained_t5.copy_to(tmp_path / "demo")
+    with running(chat_stand_in(lambda label, asked: f"{label} parcel: the text is about {label}")) as chat:
+        for command in COMMANDS:
+            if not command.startswith(("python run_infer.py ", "lagamc ")):
+                continue
+            places = {
+                "outputs/demo": model,
+                "outputs/mine": model,
+                "outputs/": f"{tmp_path}/",
+                "FOLDER": data_dir,
+                "URL": f"{chat.url}/v1 --wikipedia_url none",
+            }
+            for name, place in places.items():
+                command = command.replace(name, str(place))
+            words = shlex.split(command)
+            arguments = ["predict", *words[2:]] if words[0] == "python" else words[1:]
+            assert cli.main(arguments) == 0, command
+    shown = capsys.readouterr().out
+    for part in ("generated descriptions", "the report is", "the page is at http://127.0.0.1:", "4 prompts of"):
+        assert part in shown
+    assert len(LabelBank.from_json(data_dir / "labels.json")) == 4
+
+
+def test_pictures_are_there() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(pictures) == 2
+    assert [picture for picture in pictures if not (ROOT / picture).is_file()] == []
 
 
 def test_python_example(trained_t5: Trained) -> None:
