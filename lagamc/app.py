@@ -21,8 +21,8 @@ import jinja2
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import ENDINGS, Columns, read_rows
 from lagamc.errors import LagamcError
-from lagamc.scoring import Thresholds
 from lagamc.streaming import predict_file
+from lagamc.thresholds import Thresholds
 
 MAX_CHARACTERS = 10_000  # of a text
 MAX_LABELS = 300

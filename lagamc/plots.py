@@ -45,7 +45,7 @@ P = ParamSpec("P")
 @contextmanager
 def _style() -> Iterator[None]:
     installed = set(font_manager.get_font_names())
-    settings = {
+    settings: Any = {
         "font.family": ["DejaVu Sans", *(name for name in FONTS if name in installed)],
         "font.size": 9,
         "axes.spines.top": False,

@@ -149,7 +149,8 @@ def _read_split(path: Path, bank: LabelBank) -> MeasuredRows:
             ) from error
     if not rows:
         raise LagamcError(f"{path}: holds no rows; train again")
-    texts, true, chosen, scores, generated, matches = (list(column) for column in zip(*rows, strict=True))
+    columns: list[Any] = [list(column) for column in zip(*rows, strict=True)]
+    texts, true, chosen, scores, generated, matches = columns
     written = all(text is not None for text in generated)
     return MeasuredRows(
         texts,

@@ -13,7 +13,7 @@ from lagamc import __version__, analysis, plots
 from lagamc.errors import LagamcError
 from lagamc.metrics import label_metrics, multi_label_metrics
 from lagamc.report_data import Run, read_run
-from lagamc.scoring import Thresholds
+from lagamc.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

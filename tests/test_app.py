@@ -13,7 +13,7 @@ from lagamc.app import Answer, LabelPage
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.errors import LagamcError
 from lagamc.matcher import Match
-from lagamc.scoring import Thresholds
+from lagamc.thresholds import Thresholds
 from tests.conftest import DESCRIPTIONS, ROWS
 
 TABLE = [[name, text] for name, text in DESCRIPTIONS.items()]
