@@ -21,6 +21,7 @@ import jinja2
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import ENDINGS, Columns, read_rows
 from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
 from lagamc.streaming import predict_file
 from lagamc.thresholds import Thresholds
 
@@ -91,11 +92,10 @@ class LabelPage:
         return self._with_labels(tuple(_labels_of(rows).items()))
 
     def _make_classifier(self, labels: tuple[tuple[str, str], ...]) -> LagamcClassifier:
-        bank = self.classifier.bank
-        if dict(labels) == dict(bank):
+        bank, wanted = self.classifier.bank, LabelBank(dict(labels))
+        if dict(wanted) == dict(bank):
             return self.classifier
-        kept = dict(labels)
-        return self.classifier.with_labels(kept, remove=[name for name in bank if name not in kept])
+        return self.classifier.with_labels(wanted, remove=[name for name in bank if name not in wanted])
 
     def answer(self, text: str | None, rows: Rows) -> Answer:
         """Predicts one text.
@@ -177,16 +177,15 @@ class LabelPage:
                     samples = self.examples and gr.Examples([[sample] for sample in self.examples], text)
                 with gr.Column():
                     message = gr.HTML(elem_id="message")
-                    scores = gr.HTML(label="Labels", show_label=True, elem_id="scores")
-                    written = gr.HTML(label="Written descriptions", show_label=True, elem_id="written")
+                    scores = gr.HTML(label="Labels", show_label=True, container=True, elem_id="scores")
+                    written = gr.HTML(label="Written descriptions", show_label=True, container=True, elem_id="written")
             with gr.Accordion("Labels", open=True):
                 labels = gr.Dataframe(
                     table,
                     headers=["label", "description"],
                     datatype="str",
                     type="array",
-                    column_limits=(2, 2),
-                    row_limits=(1, MAX_LABELS),
+                    column_count=2,
                     column_widths=["25%", "75%"],
                     interactive=True,
                     wrap=True,
@@ -279,7 +278,7 @@ class LabelPage:
 def _labels_of(rows: Rows) -> dict[str, str]:
     labels: dict[str, str] = {}
     for row in rows:
-        name, description = ("" if cell is None else str(cell).strip() for cell in row)
+        name, description = ("" if cell is None else str(cell).strip() for cell in row[:2])
         if not name:
             continue
         if name in labels:

@@ -129,9 +129,7 @@ def read_run(folder: str | Path) -> Run:
         if (place / f"{name}.jsonl").is_file()
     }
     if not splits:
-        raise LagamcError(
-            f"{place}: expected dev.jsonl or test.jsonl, found {sorted(p.name for p in place.iterdir())}"
-        )
+        raise LagamcError(f"{place}: holds no measured rows (dev.jsonl, test.jsonl); train again")
     return Run(folder, config, bank, metrics, log, splits)
 
 

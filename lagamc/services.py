@@ -26,6 +26,11 @@ RETRIES = 5  # after a 429, a 5xx or a lost connection, with growing pauses
 LONGEST_PAUSE = 60  # seconds
 TIMEOUT = 120  # seconds
 DEFINITION_LENGTH = 300  # characters
+# what urllib3 does not ask again after: no JSON, half an answer, a pause that is no number
+BROKEN_ANSWERS = (
+    *(requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError),
+    requests.exceptions.InvalidHeader,
+)
 
 Messages = Sequence[dict[str, str]]
 
@@ -134,9 +139,9 @@ class Wikipedia:
                 summary = response.json()
                 if not isinstance(summary, dict):
                     raise requests.JSONDecodeError("expected an object", response.text[:40], 0)
-            except (requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError) as error:
+            except BROKEN_ANSWERS as error:
                 if attempt == RETRIES:
-                    raise _unreachable("wikipedia_url", address, f"the answer is no JSON object ({error})") from error
+                    raise _unreachable("wikipedia_url", address, f"the answer is broken ({error})") from error
                 time.sleep(_pause(attempt))
             except requests.RequestException as error:
                 raise _unreachable("wikipedia_url", address, str(error)) from error

@@ -33,8 +33,9 @@ class Reply:
 
 
 CUT, CUT_HALFWAY = Reply(cut=1), Reply(body={"extract": "Half a definition of something."}, cut=2)
-SLOW_DOWN = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})
-BROKEN = Reply(500, {"error": {"message": "broken"}}, {"Retry-After": "0.1"})
+SLOW_DOWN = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "1"})
+SOON = Reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "soon"})
+BROKEN = Reply(500, {"error": {"message": "broken"}})
 NO_JSON = Reply(200, '{"choices": [{"mess', {"Content-Type": "application/json"})
 
 
@@ -72,11 +73,20 @@ def running(stand_in: StandIn) -> Iterator[StandIn]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._reply({"path": unquote(self.path), "raw": self.path, "headers": dict(self.headers)})
+            self._reply(
+                {
+                    "path": unquote(self.path),
+                    "raw": self.path,
+                    "headers": self._names(),
+                }
+            )
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._reply({"path": self.path, "headers": dict(self.headers), **body})
+            self._reply({"path": self.path, "headers": self._names(), **body})
+
+        def _names(self) -> dict[str, str]:
+            return {name.lower(): value for name, value in self.headers.items()}
 
         def _reply(self, request: dict[str, Any]) -> None:
             reply = stand_in.handle(request)

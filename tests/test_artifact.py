@@ -63,7 +63,7 @@ def cut_short(path: Path) -> None:
 def test_folder_holds_exactly_the_parts(request: pytest.FixtureRequest, kind: str, own: set[str]) -> None:
     folder = request.getfixturevalue(f"trained_{kind}").folder
     present = {p.name for p in folder.iterdir() if not p.name.startswith("checkpoint-")}
-    assert present == COMMON | own | {"metrics.json"}
+    assert present == COMMON | own | {"metrics.json", "report_data"}
     assert {Path(name).parts[0] for name in published_files(folder)} == COMMON | own
 
 

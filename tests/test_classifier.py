@@ -144,6 +144,9 @@ def test_with_labels_changes_the_bank_and_nothing_else(
 
     folder = trained.copy_to(tmp_path / "relabelled")
     (folder / "labels.json").write_text(json.dumps(dict(changed.bank)), encoding="utf-8")
+    settings = json.loads((folder / "lagamc_config.json").read_text(encoding="utf-8"))
+    settings["untrained"] = list(descriptions)
+    (folder / "lagamc_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert_same(LagamcClassifier.from_pretrained(folder, "cpu").predict(TEXTS), answers)
 
 

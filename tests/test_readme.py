@@ -82,7 +82,6 @@ def test_prediction_and_evaluation_commands(
 
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(pictures) == 2
     assert [picture for picture in pictures if not (ROOT / picture).is_file()] == []
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.stand_ins import (
     CUT_HALFWAY,
     NO_JSON,
     SLOW_DOWN,
+    SOON,
     Reply,
     StandIn,
     chat_stand_in,
@@ -24,7 +26,7 @@ from tests.stand_ins import (
 )
 
 ANGER = "Anger is an intense emotional state. It involves a strong response to a provocation."
-FAULTS = {"429": SLOW_DOWN, "500": BROKEN, "cut": CUT, "half": CUT_HALFWAY, "no json": NO_JSON}
+FAULTS = {"429": SLOW_DOWN, "429 soon": SOON, "500": BROKEN, "cut": CUT, "half": CUT_HALFWAY, "no json": NO_JSON}
 MESSAGES = [{"role": "system", "content": "Write."}, {"role": "user", "content": "Label: Anger\n\nTask"}]
 
 
@@ -61,7 +63,7 @@ def test_definition_of_an_article(wikipedia: StandIn) -> None:
     assert asking.definition("wrong_item") == "A wrong item"
     (first, second) = wikipedia.requests
     assert first["path"] == "/api/rest_v1/page/summary/Anger"
-    assert first["headers"]["User-Agent"].startswith("lagamc/")
+    assert first["headers"]["user-agent"].startswith("lagamc/")
     assert second["path"].endswith("/Wrong_item")
 
 
@@ -105,6 +107,18 @@ def test_wikipedia_that_does_not_come_back(wikipedia: StandIn, fault: Reply, tmp
     assert not (tmp_path / "cache.jsonl").exists()
 
 
+def test_the_pause_that_is_asked_for_is_kept(wikipedia: StandIn, chat: StandIn) -> None:
+    wikipedia.plan("Anger", SLOW_DOWN)
+    chat.plan("Anger", SLOW_DOWN)
+    for ask in (
+        lambda: Wikipedia(wikipedia.url, AnswerCache(None)).definition("anger"),
+        lambda: model(chat).answer(MESSAGES, "anger"),
+    ):
+        started = time.monotonic()
+        assert ask()
+        assert time.monotonic() - started >= 1
+
+
 def test_wikipedia_that_refuses_is_not_asked_again(wikipedia: StandIn) -> None:
     wikipedia.plan("Anger", Reply(403, "no"))
     with pytest.raises(LagamcError, match="403"):
@@ -128,7 +142,7 @@ def test_request_and_answer(chat: StandIn, monkeypatch: pytest.MonkeyPatch) -> N
     (request,) = chat.requests
     assert request["path"] == "/v1/chat/completions"
     assert (request["model"], request["temperature"], request["messages"]) == ("small", 0, MESSAGES)
-    assert request["headers"]["Authorization"] == "Bearer secret-key"
+    assert request["headers"]["authorization"] == "Bearer secret-key"
 
 
 def test_endpoint_and_key_from_the_environment(chat: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
