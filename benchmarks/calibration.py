@@ -1,0 +1,89 @@
+"""What calibration and tuned thresholds change on test rows, for each goal and both kinds of scores.
+
+    python -m benchmarks.calibration [--quick] [--datasets caves reuters goemotions] [--rows 1000]
+
+Models are trained once on the first 2,000 rows (see `benchmarks.models`), tuned on the first development rows and
+measured on the first test rows. `before`: probabilities averaged over their sources, every label from 0.5 on. `after`:
+calibrated probabilities, thresholds tuned for the goal. The last line is one JSON object: data set -> figures of the
+model's default scores, `goals` with those of each goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sklearn.metrics import precision_score
+
+from benchmarks.datasets import find_dataset
+from benchmarks.models import trained_model
+from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+from lagamc.classifier import LagamcClassifier
+from lagamc.data import read_examples
+from lagamc.metrics import binarise
+from lagamc.scoring import SCORES
+from lagamc.thresholds import GOALS, goal_figure, tune_thresholds
+
+ALL_GOALS = (*GOALS, "precision>=0.8")
+
+
+def measure(classifier: LagamcClassifier, data: Path, rows: int) -> dict[str, Any]:
+    """The figures of one data set."""
+    bank = classifier.bank
+    splits = {
+        name: read_examples(data / f"{name}.jsonl", bank, unlabelled="keep", limit=rows) for name in ("dev", "test")
+    }
+    true = {name: binarise([bank.index(e.labels) for e in found], len(bank)) for name, found in splits.items()}
+    evidence = {name: classifier.evidence([e.text for e in found]) for name, found in splits.items()}
+    figures: dict[str, Any] = {}
+    for scores in SCORES:
+        calibration = fit_calibration(evidence["dev"][scores], true["dev"])
+        before = Calibration().apply(evidence["test"][scores])
+        after = {name: calibration.apply(evidence[name][scores]) for name in splits}
+        found: dict[str, Any] = {
+            "ece_before": round(expected_calibration_error(before, true["test"]), 4),
+            "ece_after": round(expected_calibration_error(after["test"], true["test"]), 4),
+            "goals": {},
+        }
+        for goal in ALL_GOALS:
+            thresholds = tune_thresholds(after["dev"], true["dev"], bank.names, goal).values(bank.names)
+            figure = {
+                "before": goal_figure(goal, before >= 0.5, true["test"]),
+                "after": goal_figure(goal, after["test"] >= thresholds, true["test"]),
+            }
+            figure["dev"] = goal_figure(goal, after["dev"] >= thresholds, true["dev"])
+            chosen = after["test"] >= thresholds
+            figure["precision"] = float(precision_score(true["test"].ravel(), chosen.ravel(), zero_division=0))
+            found["goals"][goal] = {name: round(value, 4) for name, value in figure.items()}
+        for goal in GOALS:
+            for when in ("before", "after"):
+                found[f"{goal}_{when}"] = found["goals"][goal][when]
+        figures[scores] = found
+    best = max(reversed(SCORES), key=lambda scores: figures[scores]["goals"]["micro_f1"]["dev"])
+    [other] = [scores for scores in SCORES if scores != best]
+    return {"scores": best, "rows": len(true["test"]), **figures[best], other: figures[other]}
+
+
+def main() -> None:
+    """Prints a row per data set, then the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="caves alone, 200 rows, a model of a few steps")
+    parser.add_argument("--datasets", nargs="+", default=["caves", "reuters", "goemotions"])
+    parser.add_argument("--rows", type=int, default=1000, help="development rows and test rows at most")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    for name in ["caves"] if options.quick else options.datasets:
+        data, folder = find_dataset(name), trained_model(name, rows=300 if options.quick else 2000)
+        if data is None or folder is None:
+            results[name] = {"skipped": "the data set is not there"}
+            continue
+        classifier = LagamcClassifier.from_pretrained(folder, "cpu")
+        results[name] = measure(classifier, data, 200 if options.quick else options.rows)
+        print(f"{name}: {json.dumps(results[name])}", flush=True)
+    print(json.dumps(results, default=float))
+
+
+if __name__ == "__main__":
+    main()
