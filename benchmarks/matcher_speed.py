@@ -2,10 +2,10 @@
 
     python -m benchmarks.matcher_speed [--quick]
 
-10,000 sentences, 1,000 labels, 1,024 dimensions, float32, random unit vectors; median of paired repeats. `over_matmul`:
-time of the matcher divided by that of the product alone. `over_sequential`: time of a loop over the sentences divided by
-that of the matcher. `over_pairs`: the same for a loop over pairs of a sentence and a label, of which a part is timed.
-`same`: whether matcher and loop agree on every sentence. The last line is one JSON object.
+10,000 sentences, 1,000 labels, 1,024 dimensions, float32, random unit vectors; median of paired repeats.
+`over_matmul`: time of the matcher divided by that of the product alone. `over_sequential`: time of a loop over the
+sentences divided by that of the matcher. `over_pairs`: the same for a loop over pairs of a sentence and a label, of
+which a part is timed. `same`: whether matcher and loop agree on every sentence. The last line is one JSON object.
 """
 
 from __future__ import annotations
