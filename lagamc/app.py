@@ -111,7 +111,9 @@ class LabelPage:
         with self._one_at_a_time:
             classifier = self.classifier_for(rows)
             prediction = classifier.predict([text])[0]
-        return Answer(prediction, dict(classifier.bank), classifier.thresholds, classifier.config.minimum_similarity)
+        return Answer(
+            prediction, dict(classifier.bank), classifier.rules.thresholds, classifier.config.minimum_similarity
+        )
 
     def batch(self, path: str, column: str, rows: Rows, tuned: bool, threshold: float) -> tuple[str, str]:
         """Predicts a file.
@@ -137,7 +139,7 @@ class LabelPage:
         with self._one_at_a_time:
             classifier = copy.copy(self.classifier_for(rows))
             if not tuned:
-                classifier.thresholds = Thresholds(overall=threshold)
+                classifier.rules.thresholds = Thresholds(overall=threshold)
             summary = predict_file(classifier, path, str(target), Columns(text=column), progress=False)
         return str(target), str(summary)
 
@@ -161,7 +163,7 @@ class LabelPage:
 
     def build(self) -> gr.Blocks:
         """The page, ready to be launched."""
-        bank, thresholds = self.classifier.bank, self.classifier.thresholds
+        bank, thresholds = self.classifier.bank, self.classifier.rules.thresholds
         table = [[name, text] for name, text in bank.items()]
         with gr.Blocks(title=self.title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
             answer = gr.State(None)

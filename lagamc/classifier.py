@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
 from lagamc.backbones import Reading
-from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
 from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
+from lagamc.decisions import DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -26,7 +26,7 @@ from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel, check_lengths
 from lagamc.prompts import ResponseCodec
 from lagamc.scoring import SCORES, LabelScorer
-from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
+from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
 
 DECIDE_BY = ("scores", "generated")
@@ -67,13 +67,7 @@ class LagamcClassifier:
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise LagamcError(f"device: {device!r} cannot be used here ({first_line(error)})") from error
-        self.thresholds = Thresholds(**config.thresholds)
-        self.tuned = {
-            scores: {goal: Thresholds(**values) for goal, values in goals.items()}
-            for scores, goals in config.tuned.items()
-        }
-        self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in SCORES}
-        self._untrained = [i for i, name in enumerate(self.bank) if name in config.untrained]
+        self.rules = DecisionRules(config, self.bank.names, model.retrieval is not None)
         self._decoders: dict[str, DescriptionDecoder] = {}
 
     @classmethod
@@ -99,12 +93,7 @@ class LagamcClassifier:
 
     def current_config(self) -> ArtifactConfig:
         """The configuration with the thresholds and calibration in use."""
-        return replace(
-            self.config,
-            thresholds=self.thresholds.to_dict(),
-            tuned={k: {goal: t.to_dict() for goal, t in goals.items()} for k, goals in self.tuned.items()},
-            calibration={scores: c.to_dict() for scores, c in self.calibration.items()},
-        )
+        return replace(self.config, **self.rules.to_dict())
 
     @property
     def bank(self) -> LabelBank:
@@ -208,7 +197,7 @@ class LagamcClassifier:
         """
         if scores == "none":
             decide_by = "generated"
-        scores = self.config.scores if scores in (None, "none") else scores
+        scores = self.rules.scores if scores in (None, "none") else scores
         decoding = self.config.decoding if decoding is None else decoding
         for name, value, choices in (
             ("decide_by", decide_by, DECIDE_BY),
@@ -224,7 +213,7 @@ class LagamcClassifier:
             raise LagamcError(f"batch_size: expected a number of at least 1, found {batch_size!r}")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
-        limits = self._limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
+        limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
         def answer(batch: list[list[int]]) -> list[Prediction]:
             ids, mask, reading, retrieved = self._read(batch)
@@ -242,7 +231,13 @@ class LagamcClassifier:
                     Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
                     for text, found in zip(written, matches, strict=True)
                 ]
-            return self._decide(self._probabilities(reading, retrieved, scores), limits, top_k, written, matches)
+            values = self.rules.probabilities(self.scorer.evidence(reading, retrieved, scores), scores)
+            names, answers = self.bank.names, []
+            for row, text, found in zip(values, written, matches, strict=True):
+                chosen = [names[i] for i in self.rules.ranked(row, limits, top_k)]
+                given = {name: round(float(value), 6) for name, value in zip(names, row, strict=True)}
+                answers.append(Prediction(chosen, given, text, found))
+            return answers
 
         return self._in_batches(texts, batch_size, answer, progress)
 
@@ -274,26 +269,10 @@ class LagamcClassifier:
             for each kind of scores the calibration error before and after, and the figure of the goal, all measured
             on these texts.
         """
-        goal = self.thresholds.goal if goal is None else goal
+        goal = self.rules.thresholds.goal if goal is None else goal
         wanted_precision(goal)
-        names, true = self.bank.names, binarise([self.bank.index(row) for row in labels], len(self.bank))
-        evidence = self.evidence(texts, batch_size, progress)
-        trained = [i for i in range(len(names)) if i not in self._untrained]
-        figures: dict[str, dict[str, float]] = {}
-        for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
-            before = Calibration().apply(evidence[scores])
-            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained])
-            after = self._calibrated(evidence[scores], scores)
-            self.tuned[scores] = {g: tune_thresholds(after, true, names, g) for g in dict.fromkeys((goal, *GOALS))}
-            reached = goal_figure(goal, after >= self.tuned[scores][goal].values(names), true)
-            figures[scores] = {
-                "ece_before": expected_calibration_error(before, true),
-                "ece_after": expected_calibration_error(after, true),
-                "goal": reached,
-            }
-        self.config.scores = max(figures, key=lambda scores: figures[scores]["goal"])
-        self.thresholds = self.tuned[self.config.scores][goal]
-        return figures
+        true = binarise([self.bank.index(row) for row in labels], len(self.bank))
+        return self.rules.tune(self.evidence(texts, batch_size, progress), true, goal)
 
     def evidence(
         self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None
@@ -344,59 +323,3 @@ class LagamcClassifier:
         ids, mask = (t.to(self.device) for t in pad_texts(batch, backbone.padding_id, backbone.padding_side))
         reading = backbone.read(ids, mask)
         return ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings)
-
-    def _probabilities(self, reading: Reading, retrieved: Tensor | None, scores: str) -> np.ndarray:
-        values = self._calibrated(self.scorer.evidence(reading, retrieved, scores), scores)
-        if not np.isfinite(values).all():
-            raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
-        return values
-
-    def _calibrated(self, evidence: np.ndarray, scores: str) -> np.ndarray:
-        """Probabilities, (rows, labels), from log-odds, (rows, labels, sources).
-
-        The generator never saw the words of labels that were added after training as rivals of the others: these are
-        scored by retrieval alone, where the model has that part.
-        """
-        values = self.calibration[scores].apply(evidence)
-        if self._untrained and scores == "accurate" and self.model.retrieval is not None:
-            values[:, self._untrained] = self.calibration["fast"].apply(evidence[:, self._untrained, -1:])
-        return values
-
-    def _limits(self, scores: str, goal: str | None, threshold: float | None, top_k: int | None) -> np.ndarray:
-        """The probability from which on each label is given, (labels,)."""
-        names = self.bank.names
-        if threshold is not None:
-            if goal is not None:
-                raise LagamcError(f"threshold: {threshold!r} takes the place of tuned ones; leave out goal {goal!r}")
-            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-                raise LagamcError(f"threshold: expected a probability from 0 to 1, found {threshold!r}")
-            return np.full(len(names), float(threshold))
-        if goal is None and top_k is not None:
-            return np.zeros(len(names))
-        if goal is None and scores == self.config.scores:
-            return self.thresholds.values(names)
-        goal = self.thresholds.goal if goal is None else goal
-        wanted_precision(goal)
-        tuned = self.tuned.get(scores, {})
-        if goal not in tuned:
-            raise LagamcError(
-                f"goal: no thresholds of {scores} scores were tuned for {goal!r}, found {sorted(tuned) or 'none'}; "
-                "tune them on labelled texts by `lagamc evaluate MODEL FILE --tune --goal GOAL`, or give a threshold"
-            )
-        return tuned[goal].values(names)
-
-    def _decide(
-        self,
-        values: np.ndarray,
-        limits: np.ndarray,
-        top_k: int | None,
-        written: Sequence[str],
-        matches: Sequence[list[Match]],
-    ) -> list[Prediction]:
-        names = self.bank.names
-        predictions = []
-        for row in range(len(values)):
-            ranked = [i for i in np.argsort(-values[row], kind="stable") if values[row, i] >= limits[i]]
-            scores = {name: round(float(values[row, i]), 6) for i, name in enumerate(names)}
-            predictions.append(Prediction([names[i] for i in ranked[:top_k]], scores, written[row], matches[row]))
-        return predictions

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Reading
-from lagamc.bridge import PaddedAlignments, TokenBridge, pad_alignments
+from lagamc.bridge import TokenBridge, pad_alignments
+from lagamc.descriptions import DescriptionEncoder, encoder_backbone
 from lagamc.errors import LagamcError
 from lagamc.losses import (
     LabelRetrieval,
@@ -26,7 +27,7 @@ from lagamc.losses import (
     retrieval_loss,
     soft_tokens,
 )
-from lagamc.prompts import ResponseCodec, special_tokens
+from lagamc.prompts import ResponseCodec
 from lagamc.vocabulary import LabelVocabulary, VocabularyMask
 
 if TYPE_CHECKING:
@@ -77,12 +78,6 @@ class LagamcOutput(ModelOutput):
     decision_loss: Tensor | None = None
 
 
-def encoder_backbone(encoder: SentenceTransformer) -> Any:
-    """The `transformers` model inside a sentence encoder."""
-    first: Any = encoder[0]
-    return first.auto_model
-
-
 class LagamcModel(nn.Module):
     """Generator, sentence encoder and lambda.
 
@@ -98,11 +93,6 @@ class LagamcModel(nn.Module):
     """
 
     main_input_name = "input_ids"
-    piece_ids: Tensor
-    alignment: Tensor
-    piece_lengths: Tensor
-    head_ids: Tensor
-    tail_ids: Tensor
 
     def __init__(
         self,
@@ -141,20 +131,11 @@ class LagamcModel(nn.Module):
         tokens = [token for ids in codec.token_ids for token in ids] if self.restricted else range(len(self.tokenizer))
         device = next(self.generator.parameters()).device
         self.vocabulary = LabelVocabulary([t for t in [*tokens, codec.end_token_id] if t < size]).to(device)
-        encoder_tokenizer = self.sentence_encoder.tokenizer
-        self.bridge = TokenBridge(self.tokenizer, encoder_tokenizer, self.vocabulary.token_ids.tolist()).to(device)
-        head, tail = special_tokens(encoder_tokenizer)
-        self.padding_id = int(encoder_tokenizer.pad_token_id or 0)
-        aligned = pad_alignments(
-            [self.bridge.align(ids) for ids in codec.token_ids],
-            max(len(ids) for ids in codec.token_ids),
-            self.padding_id,
-        ).to(device)
-        self.register_buffer("piece_ids", aligned.piece_ids, persistent=False)
-        self.register_buffer("alignment", aligned.alignment, persistent=False)
-        self.register_buffer("piece_lengths", aligned.lengths, persistent=False)
-        self.register_buffer("head_ids", torch.tensor(head, dtype=torch.long, device=device), persistent=False)
-        self.register_buffer("tail_ids", torch.tensor(tail, dtype=torch.long, device=device), persistent=False)
+        self.bridge = TokenBridge(self.tokenizer, self.sentence_encoder.tokenizer, self.vocabulary.token_ids.tolist())
+        self.bridge.to(device)
+        aligned = [self.bridge.align(ids) for ids in codec.token_ids]
+        longest = max(len(ids) for ids in codec.token_ids)
+        self.descriptions = DescriptionEncoder(self.sentence_encoder, aligned, longest).to(device)
 
     # the parts
 
@@ -176,18 +157,13 @@ class LagamcModel(nn.Module):
         self.base_generator.generation_config = value
 
     @property
-    def embedding_table(self) -> Tensor:
-        """(pieces, dimensions): the sentence encoder's live input embeddings."""
-        return encoder_backbone(self.sentence_encoder).get_input_embeddings().weight
-
-    @property
     def embedding_dimensions(self) -> int:
         """Of the sentence embeddings."""
-        return int(self.sentence_encoder.get_embedding_dimension() or self.embedding_table.shape[1])
+        return int(self.sentence_encoder.get_embedding_dimension() or self.descriptions.embedding_table.shape[1])
 
     @property
     def device(self) -> torch.device:
-        return self.piece_ids.device
+        return self.vocabulary.token_ids.device
 
     def gradient_checkpointing_enable(self, *arguments: Any, **settings: Any) -> None:
         """Recomputes activations of the generator in the backward pass to save memory."""
@@ -272,9 +248,9 @@ class LagamcModel(nn.Module):
             label_index: (rows, response), see `forward`.
             bank: (labels, dimensions) embeddings of the descriptions; None encodes them where they are needed.
         """
-        settings = self.settings
+        settings, descriptions = self.settings, self.descriptions
         soft = soft_tokens(logits, settings.soft_tokens, self.temperature, self.training)
-        table = self.embedding_table
+        table = descriptions.embedding_table
         token_embeddings = self.bridge.embed(table)
         # the text that the most probable tokens spell is embedded as the encoder reads it; where the vocabularies
         # coincide every token is its own piece, and any text does
@@ -284,26 +260,26 @@ class LagamcModel(nn.Module):
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
         if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
-            return (self._encode(table[self.head_ids][None]) * 0).sum() + difference.sum() * 0
+            return (descriptions.encode(table[descriptions.head_ids][None]) * 0).sum() + difference.sum() * 0
         label = label_index[rows, starts]
         # each description's own differences, then through its alignment onto the encoder's pieces
-        steps = torch.arange(self.alignment.shape[2], device=label.device)
+        steps = torch.arange(descriptions.alignment.shape[2], device=label.device)
         positions = (starts[:, None] + steps).clamp_max(label_index.shape[1] - 1)
         own = difference[rows[:, None], positions]  # beyond its end the alignment is 0
         if self.bridge.is_identity:
-            written = PaddedAlignments(self.piece_ids[label], self.alignment[label], self.piece_lengths[label])
+            written = descriptions.of_labels(label)
         else:
             tokens = self.vocabulary.token_ids[anchor[rows[:, None], positions]].tolist()
             sizes = [len(self.codec.token_ids[i]) for i in label.tolist()]
             texts = [self.bridge.align(ids[:size]) for ids, size in zip(tokens, sizes, strict=True)]
-            written = pad_alignments(texts, self.alignment.shape[2], self.padding_id).to(label.device)
+            written = pad_alignments(texts, descriptions.alignment.shape[2], descriptions.padding_id).to(label.device)
         pieces = table[written.piece_ids] + written.alignment.to(table.dtype) @ own
 
         if settings.semantic_form == "response":
-            generated = self._encode_joined(pieces, written.lengths, rows)
-            target = self._encode_targets(label, rows)
+            generated = descriptions.joined(pieces, written.lengths, rows)
+            target = descriptions.responses(label, rows)
             return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
-        generated = self._encode_joined(pieces, written.lengths, torch.arange(len(rows), device=rows.device))
+        generated = descriptions.joined(pieces, written.lengths, torch.arange(len(rows), device=rows.device))
         bank = self.encode_bank() if bank is None else bank
         # per row first, then over all rows: independent of how rows are spread over micro-batches
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
@@ -313,31 +289,9 @@ class LagamcModel(nn.Module):
         carried[rows, label] = True
         return contrastive_loss(generated, bank, label, carried[rows], weights=weights)
 
-    def _encode_targets(self, label: Tensor, rows: Tensor) -> Tensor:
-        """Embeddings of the true responses; rows with the same labels are encoded once.
-
-        Args:
-            label: (descriptions,) bank position of each.
-            rows: (descriptions,) the row each belongs to, ascending.
-
-        Returns:
-            (rows with labels, dimensions).
-        """
-        sets: dict[int, tuple[int, ...]] = {}
-        for row, member in zip(rows.tolist(), label.tolist(), strict=True):
-            sets[row] = (*sets.get(row, ()), member)
-        distinct = {members: number for number, members in enumerate(dict.fromkeys(sets.values()))}
-        members = torch.tensor([label for members in distinct for label in members], device=label.device)
-        owners = torch.tensor([i for members, i in distinct.items() for _ in members], device=label.device)
-        encoded = self._encode_joined(
-            self.embedding_table[self.piece_ids[members]], self.piece_lengths[members], owners
-        )
-        return encoded[torch.tensor([distinct[members] for members in sets.values()], device=label.device)]
-
     def encode_bank(self) -> Tensor:
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
-        everything = torch.arange(len(self.piece_ids), device=self.device)
-        return self._encode_joined(self.embedding_table[self.piece_ids], self.piece_lengths, everything)
+        return self.descriptions.bank()
 
     def retrieve(self, reading: Reading, bank: Tensor | None) -> Tensor | None:
         """Logits of all labels from the states of the texts alone, (rows, labels); None without a retrieval part.
@@ -366,45 +320,6 @@ class LagamcModel(nn.Module):
     def collapse(self) -> float:
         """Mean cosine between different labels' descriptions under the sentence encoder."""
         return mean_pairwise_cosine(self.encode_bank())
-
-    def _encode_joined(self, pieces: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-        """Encodes texts whose descriptions are given one by one.
-
-        Args:
-            pieces: (descriptions, pieces, dimensions) embeddings.
-            lengths: (descriptions,) pieces of each.
-            rows: (descriptions,) the text each belongs to, ascending.
-
-        Returns:
-            (texts, dimensions), texts in the order of their first description.
-        """
-        table = self.embedding_table
-        _, text = torch.unique_consecutive(rows, return_inverse=True)
-        texts = int(text[-1]) + 1
-        ends = torch.cumsum(lengths, 0)
-        first = torch.zeros(texts, dtype=torch.long, device=rows.device)
-        first = first.scatter_reduce(0, text, ends - lengths, "amin", include_self=False)
-        total = torch.zeros(texts, dtype=torch.long, device=rows.device).scatter_add_(0, text, lengths)
-        limit = (self.sentence_encoder.max_seq_length or 512) - len(self.head_ids) - len(self.tail_ids)
-        total = total.clamp_max(limit)
-        lead = len(self.head_ids)
-        width = int(total.max()) + lead + len(self.tail_ids)
-        steps = torch.arange(pieces.shape[1], device=rows.device)
-        place = lead + (ends - lengths - first[text])[:, None] + steps
-        keep = (steps < lengths[:, None]) & (place < lead + limit)
-        embeds = torch.zeros(texts, width, pieces.shape[2], dtype=pieces.dtype, device=pieces.device)
-        embeds = embeds.index_put((text[:, None].expand_as(place)[keep], place[keep]), pieces[keep])
-        if lead:
-            embeds[:, :lead] = table[self.head_ids]
-        for offset, token in enumerate(self.tail_ids):
-            embeds[torch.arange(texts, device=rows.device), lead + total + offset] = table[token]
-        mask = torch.arange(width, device=rows.device) < (lead + total + len(self.tail_ids))[:, None]
-        return self._encode(embeds, mask.long())
-
-    def _encode(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None:
-            mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        return self.sentence_encoder({"inputs_embeds": embeds, "attention_mask": mask})["sentence_embedding"]
 
     # generation
 

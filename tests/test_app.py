@@ -147,7 +147,7 @@ def test_a_file_by_the_sliders_threshold_and_other_labels(page: LabelPage, tmp_p
     line = json.loads(Path(target).read_text("utf-8"))
     assert list(line["scores"]) == [*DESCRIPTIONS, "parking"]
     assert set(line["labels"]) == {name for name, score in line["scores"].items() if score >= 0.01}
-    assert page.classifier.thresholds.per_label  # as they were
+    assert page.classifier.rules.thresholds.per_label  # as they were
 
 
 def test_files_that_are_too_large(page: LabelPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def test_only_the_long_text_is_clipped(classifier: LagamcClassifier) -> None:
 
 def test_labels_are_those_at_their_threshold_most_probable_first(classifier: LagamcClassifier) -> None:
     predictions = classifier.predict(MIXED)
-    per_label = dict(zip(classifier.bank.names, classifier.thresholds.values(classifier.bank.names), strict=True))
+    per_label = dict(
+        zip(classifier.bank.names, classifier.rules.thresholds.values(classifier.bank.names), strict=True)
+    )
     for p in predictions:
         assert list(p.scores) == classifier.bank.names
         assert all(0.0 <= value <= 1.0 for value in p.scores.values())
@@ -154,17 +156,17 @@ def test_a_new_label_can_be_given(classifier: LagamcClassifier) -> None:
     """Worded like `late` and in place of it, the new label takes over what `late` had."""
     old = classifier.predict(TEXTS)
     renamed = classifier.with_labels({}, ["late"]).with_labels({"delayed": DESCRIPTIONS["late"]})
-    renamed.thresholds.per_label = {}
-    renamed.thresholds.overall = 0.0
+    renamed.rules.thresholds.per_label = {}
+    renamed.rules.thresholds.overall = 0.0
     assert all("delayed" in p.labels for p in renamed.predict(TEXTS))
     assert [p.scores["late"] for p in old] != [p.scores["praise"] for p in old]
 
 
 def test_a_new_label_gets_the_overall_threshold(classifier: LagamcClassifier) -> None:
     changed = classifier.with_labels(NEW)
-    values = dict(zip(changed.bank.names, changed.thresholds.values(changed.bank.names), strict=True))
-    assert values["angry"] == classifier.thresholds.overall
-    assert {name: values[name] for name in DESCRIPTIONS} == classifier.thresholds.per_label
+    values = dict(zip(changed.bank.names, changed.rules.thresholds.values(changed.bank.names), strict=True))
+    assert values["angry"] == classifier.rules.thresholds.overall
+    assert {name: values[name] for name in DESCRIPTIONS} == classifier.rules.thresholds.per_label
 
 
 def test_changed_labels_survive_saving(trained_t5: Trained, tmp_path: Path) -> None:
@@ -200,10 +202,10 @@ def test_damaged_weights_give_no_silent_answer(trained_t5: Trained) -> None:
 
 def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
     classifier = trained_bart.load()
-    classifier.thresholds.overall = 0.123
+    classifier.rules.thresholds.overall = 0.123
     longer = classifier.with_labels({"late": "Late parcel: " + "the customer waits " * 12})
     assert longer.config.max_response_length > classifier.config.max_response_length
-    assert longer.thresholds.overall == 0.123
+    assert longer.rules.thresholds.overall == 0.123
     with pytest.raises(LagamcError, match="a response: the generator knows 256 positions"):
         classifier.with_labels({"late": "Late parcel: " + "the customer waits " * 100})
     only = classifier.with_labels({"new": "Newness: it is new."}, remove=list(classifier.bank))
@@ -222,17 +224,17 @@ def test_an_unknown_device(trained_t5: Trained) -> None:
 
 def test_both_kinds_of_scores_were_tuned(trained: Trained) -> None:
     classifier = trained.load()
-    assert set(classifier.tuned) == {"accurate", "fast"}
-    for scores in classifier.tuned:
+    assert set(classifier.rules.tuned) == {"accurate", "fast"}
+    for scores in classifier.rules.tuned:
         found = classifier.predict(MIXED, scores=scores, goal="macro_f1")
-        limits = classifier.tuned[scores]["macro_f1"].values(classifier.bank.names)
+        limits = classifier.rules.tuned[scores]["macro_f1"].values(classifier.bank.names)
         for p in found:
             expected = {
                 n for n, limit in zip(classifier.bank.names, limits, strict=True) if p.scores[n] >= limit - 1e-6
             }
             assert set(p.labels) <= expected
     default = classifier.predict(MIXED)
-    assert default == classifier.predict(MIXED, scores=classifier.config.scores)
+    assert default == classifier.predict(MIXED, scores=classifier.rules.scores)
 
 
 def test_no_scores_mean_the_written_descriptions(classifier: LagamcClassifier) -> None:
@@ -272,8 +274,8 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
     figures = classifier.tune(TEXTS, labels, "precision>=0.6")
     assert set(figures) == {"accurate", "fast"}
     assert all(0 <= figures[s][key] <= 1 for s in figures for key in ("ece_before", "ece_after", "goal"))
-    assert classifier.thresholds.goal == "precision>=0.6"
-    assert classifier.config.scores == max(("fast", "accurate"), key=lambda s: figures[s]["goal"])
+    assert classifier.rules.thresholds.goal == "precision>=0.6"
+    assert classifier.rules.scores == max(("fast", "accurate"), key=lambda s: figures[s]["goal"])
     classifier.save_pretrained(tmp_path / "model")
     loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
     assert loaded.predict(TEXTS) == classifier.predict(TEXTS)

@@ -1,0 +1,137 @@
+"""From what speaks for the labels to the labels: calibrated probabilities and the thresholds they have to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagamc.artifact import ArtifactConfig
+from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+from lagamc.errors import LagamcError
+from lagamc.scoring import SCORES
+from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
+
+
+class DecisionRules:
+    """Which labels a text gets, given the log-odds of all labels.
+
+    Args:
+        config: with the thresholds and the calibration of a model.
+        names: of the labels of the bank, in order.
+        has_retrieval: whether the last source of the log-odds is retrieval.
+    """
+
+    def __init__(self, config: ArtifactConfig, names: Sequence[str], has_retrieval: bool):
+        self.names, self.has_retrieval = list(names), has_retrieval
+        self.scores = config.scores
+        self.thresholds = Thresholds(**config.thresholds)
+        self.tuned = {
+            scores: {goal: Thresholds(**values) for goal, values in goals.items()}
+            for scores, goals in config.tuned.items()
+        }
+        self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in SCORES}
+        self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of an `ArtifactConfig` that these rules stand for."""
+        return {
+            "scores": self.scores,
+            "thresholds": self.thresholds.to_dict(),
+            "tuned": {k: {goal: t.to_dict() for goal, t in goals.items()} for k, goals in self.tuned.items()},
+            "calibration": {scores: c.to_dict() for scores, c in self.calibration.items()},
+        }
+
+    def probabilities(self, evidence: np.ndarray, scores: str) -> np.ndarray:
+        """Probabilities, (rows, labels).
+
+        The generator never saw the words of labels that were added after training as rivals of the others: these are
+        scored by retrieval alone, where the model has that part.
+
+        Args:
+            evidence: (rows, labels, sources) log-odds.
+            scores: the kind of scores that they are.
+
+        Raises:
+            LagamcError: they are not finite.
+        """
+        values = self.calibration[scores].apply(evidence)
+        if self.untrained and scores == "accurate" and self.has_retrieval:
+            values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, -1:])
+        if not np.isfinite(values).all():
+            raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
+        return values
+
+    def limits(self, scores: str, goal: str | None, threshold: float | None, top_k: int | None) -> np.ndarray:
+        """The probability from which on each label is given, (labels,).
+
+        Args:
+            scores: `accurate` or `fast`.
+            goal: takes the thresholds tuned for it; None the default ones.
+            threshold: one probability for all labels in place of tuned ones.
+            top_k: alone, without the two above, every label is let through.
+
+        Raises:
+            LagamcError: goal and threshold are both given or are none, or no thresholds were tuned for the goal.
+        """
+        if threshold is not None:
+            if goal is not None:
+                raise LagamcError(f"threshold: {threshold!r} takes the place of tuned ones; leave out goal {goal!r}")
+            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+                raise LagamcError(f"threshold: expected a probability from 0 to 1, found {threshold!r}")
+            return np.full(len(self.names), float(threshold))
+        if goal is None and top_k is not None:
+            return np.zeros(len(self.names))
+        if goal is None and scores == self.scores:
+            return self.thresholds.values(self.names)
+        goal = self.thresholds.goal if goal is None else goal
+        wanted_precision(goal)
+        tuned = self.tuned.get(scores, {})
+        if goal not in tuned:
+            raise LagamcError(
+                f"goal: no thresholds of {scores} scores were tuned for {goal!r}, found {sorted(tuned) or 'none'}; "
+                "tune them on labelled texts by `lagamc evaluate MODEL FILE --tune --goal GOAL`, or give a threshold"
+            )
+        return tuned[goal].values(self.names)
+
+    def ranked(self, values: np.ndarray, limits: np.ndarray, top_k: int | None = None) -> list[int]:
+        """Labels of one row, most probable first.
+
+        Args:
+            values: (labels,) probabilities.
+            limits: (labels,) what they have to reach.
+            top_k: at most so many.
+        """
+        return [int(i) for i in np.argsort(-values, kind="stable") if values[i] >= limits[i]][:top_k]
+
+    def tune(self, evidence: Mapping[str, np.ndarray], true: np.ndarray, goal: str) -> dict[str, dict[str, float]]:
+        """Fits calibration and thresholds to labelled rows.
+
+        The better of accurate and fast scores for the goal becomes the default, the fast ones where they are equal.
+
+        Args:
+            evidence: kind of scores -> (rows, labels, sources) log-odds.
+            true: (rows, labels), 0 or 1.
+            goal: of the default thresholds; those for `GOALS` are tuned in any case.
+
+        Returns:
+            for each kind of scores the calibration error before and after, and the figure of the goal, on these rows.
+        """
+        trained = [i for i in range(len(self.names)) if i not in self.untrained]
+        figures: dict[str, dict[str, float]] = {}
+        for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
+            before = Calibration().apply(evidence[scores])
+            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained])
+            after = self.probabilities(evidence[scores], scores)
+            self.tuned[scores] = {
+                g: tune_thresholds(after, true, self.names, g) for g in dict.fromkeys((goal, *GOALS))
+            }
+            figures[scores] = {
+                "ece_before": expected_calibration_error(before, true),
+                "ece_after": expected_calibration_error(after, true),
+                "goal": goal_figure(goal, after >= self.tuned[scores][goal].values(self.names), true),
+            }
+        self.scores = max(figures, key=lambda scores: figures[scores]["goal"])
+        self.thresholds = self.tuned[self.scores][goal]
+        return figures
