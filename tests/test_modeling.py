@@ -153,7 +153,7 @@ def test_any_written_text_is_encoded_as_by_encode(
     written = torch.where(batch["label_index"] >= 0, torch.tensor(words)[chosen], batch["labels"])
     texts = [codec.decode(written[0, :-1].tolist()), codec.bank["refund"] + "."]
     real = F.cosine_similarity(*model.sentence_encoder.encode(texts, convert_to_tensor=True)[:, None])
-    assert real.item() < 0.99
+    assert real.item() < 0.999
     assert _semantic(model, batch, _one_hot(model, written)).item() == pytest.approx(1 - real.item(), abs=1e-5)
 
 
