@@ -51,9 +51,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 texts, one repeat, a model of a few steps")
     parser.add_argument("--dataset", default="caves", help="caves, reuters, ...")
     parser.add_argument("--model", metavar="FOLDER", help="a trained model of that data set")
-    parser.add_argument("--texts", type=int, default=640)
+    parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     data = find_dataset(options.dataset)
     if data is None:
@@ -62,8 +62,11 @@ def main() -> None:
     count, repeats = (64, 1) if options.quick else (options.texts, options.repeats)
     folder = options.model or trained_model(options.dataset, rows=300 if options.quick else 2000)
     classifier = LagamcClassifier.from_pretrained(Path(str(folder)), "cpu")
-    examples = read_examples(data / "test.jsonl", None, limit=count)
-    parts = batches(classifier, [example.text for example in examples], options.batch_size)
+    texts: list[str] = []
+    for split in ("test", "dev", "train"):
+        if len(texts) < count:
+            texts += [e.text for e in read_examples(data / f"{split}.jsonl", None, limit=count - len(texts))]
+    parts = batches(classifier, texts, options.batch_size)
     longest = classifier.config.max_response_length
     decoders = {mode: DescriptionDecoder(classifier.model, mode, longest) for mode in ("exact", "constrained")}
 

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+MOST_PARTS = 4  # that the responses of a batch are computed in
+WORTHWHILE = 0.1  # share of the tokens that a split has to save
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,22 @@ class EncoderDecoderBackbone:
             labels: (rows, response), -100 on padding.
         """
         base: Any = self.base
-        output = self.generator(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
-            decoder_attention_mask=(torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long(),
-            use_cache=False,
-        )
-        return output.logits, output.encoder_last_hidden_state
+        states = base.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
+        given = base.prepare_decoder_input_ids_from_labels(labels=labels)
+        mask = (torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long()
+        order, parts = [], []
+        for rows, width in parts_by_length((labels >= 0).sum(1).tolist()):
+            logits = self.generator(
+                encoder_outputs=(states[rows],),
+                attention_mask=attention_mask[rows],
+                decoder_input_ids=given[rows, :width],
+                decoder_attention_mask=mask[rows, :width],
+                use_cache=False,
+            ).logits
+            parts.append(F.pad(logits, (0, 0, 0, labels.shape[1] - width)))
+            order += rows
+        back = torch.tensor(order, device=labels.device).argsort()
+        return torch.cat(parts)[back], states
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
         """Reads texts, (rows, tokens)."""
@@ -162,6 +174,29 @@ class DecoderOnlyBackbone(EncoderDecoderBackbone):
     def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
         """What `generate` wrote, without the text."""
         return generated[:, input_ids.shape[1] :]
+
+
+def parts_by_length(lengths: Sequence[int]) -> list[tuple[list[int], int]]:
+    """Rows of a batch in parts of similar length, and the width of each part; together the parts hold every row once.
+
+    A few rows with many labels would otherwise make the responses of all others as long as theirs: a part is split
+    where that saves more than `WORTHWHILE` of the batch's tokens.
+
+    Args:
+        lengths: tokens of each row.
+    """
+    parts = [sorted(range(len(lengths)), key=lambda row: lengths[row])]
+    while len(parts) < MOST_PARTS:
+        needed = WORTHWHILE * sum(len(part) * lengths[part[-1]] for part in parts)
+        saved, number, cut = max(
+            (j * (lengths[part[-1]] - lengths[part[j - 1]]), i, j)
+            for i, part in enumerate(parts)
+            for j in range(1, len(part) + 1)
+        )
+        if saved <= needed:
+            break
+        parts[number : number + 1] = [parts[number][:cut], parts[number][cut:]]
+    return [(part, max(1, lengths[part[-1]])) for part in parts]
 
 
 def _right_padded(

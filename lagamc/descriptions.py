@@ -60,14 +60,15 @@ class DescriptionEncoder(nn.Module):
     def bank(self) -> Tensor:
         """Embeddings of all descriptions, (labels, dimensions)."""
         everything = torch.arange(len(self.piece_ids), device=self.piece_ids.device)
-        return self.joined(self.embedding_table[self.piece_ids], self.piece_lengths, everything)
+        return self.joined(self.piece_ids, self.piece_lengths, everything)
 
-    def responses(self, label: Tensor, rows: Tensor) -> Tensor:
+    def responses(self, label: Tensor, rows: Tensor, bank: Tensor | None = None) -> Tensor:
         """Embeddings of the true responses; rows with the same labels are encoded once.
 
         Args:
             label: (descriptions,) bank position of each.
             rows: (descriptions,) the row each belongs to, ascending.
+            bank: (labels, dimensions) what `bank` gave; a response of one description is taken from it.
 
         Returns:
             (rows with labels, dimensions).
@@ -75,44 +76,53 @@ class DescriptionEncoder(nn.Module):
         sets: dict[int, tuple[int, ...]] = {}
         for row, member in zip(rows.tolist(), label.tolist(), strict=True):
             sets[row] = (*sets.get(row, ()), member)
-        distinct = {members: number for number, members in enumerate(dict.fromkeys(sets.values()))}
-        members = torch.tensor([label for members in distinct for label in members], device=label.device)
-        owners = torch.tensor([i for members, i in distinct.items() for _ in members], device=label.device)
-        encoded = self.joined(self.embedding_table[self.piece_ids[members]], self.piece_lengths[members], owners)
-        return encoded[torch.tensor([distinct[members] for members in sets.values()], device=label.device)]
+        distinct = [members for members in dict.fromkeys(sets.values()) if bank is None or len(members) > 1]
+        known = [] if bank is None else [bank]
+        if distinct:
+            members = torch.tensor([label for members in distinct for label in members], device=label.device)
+            owners = torch.tensor([i for i, members in enumerate(distinct) for _ in members], device=label.device)
+            known.append(self.joined(self.piece_ids[members], self.piece_lengths[members], owners))
+        offset = 0 if bank is None else len(bank)
+        place = {members: offset + i for i, members in enumerate(distinct)}
+        chosen = [place[members] if members in place else members[0] for members in sets.values()]
+        return torch.cat(known)[torch.tensor(chosen, device=label.device)]
 
-    def joined(self, pieces: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+    def joined(self, piece_ids: Tensor, lengths: Tensor, rows: Tensor, added: Tensor | None = None) -> Tensor:
         """Encodes texts whose descriptions are given one by one.
 
         Args:
-            pieces: (descriptions, pieces, dimensions) embeddings.
+            piece_ids: (descriptions, pieces) of the encoder.
             lengths: (descriptions,) pieces of each.
             rows: (descriptions,) the text each belongs to, ascending.
+            added: (descriptions, pieces, dimensions) to the embeddings of the pieces.
 
         Returns:
             (texts, dimensions), texts in the order of their first description.
         """
-        table = self.embedding_table
         _, text = torch.unique_consecutive(rows, return_inverse=True)
         texts = int(text[-1]) + 1
         ends = torch.cumsum(lengths, 0)
         first = torch.zeros(texts, dtype=torch.long, device=rows.device)
         first = first.scatter_reduce(0, text, ends - lengths, "amin", include_self=False)
         total = torch.zeros(texts, dtype=torch.long, device=rows.device).scatter_add_(0, text, lengths)
-        limit = (self._encoder[0].max_seq_length or 512) - len(self.head_ids) - len(self.tail_ids)
+        lead, tail = len(self.head_ids), len(self.tail_ids)
+        limit = (self._encoder[0].max_seq_length or 512) - lead - tail
         total = total.clamp_max(limit)
-        lead = len(self.head_ids)
-        width = int(total.max()) + lead + len(self.tail_ids)
-        steps = torch.arange(pieces.shape[1], device=rows.device)
+        width = int(total.max()) + lead + tail
+        steps = torch.arange(piece_ids.shape[1], device=rows.device)
         place = lead + (ends - lengths - first[text])[:, None] + steps
         keep = (steps < lengths[:, None]) & (place < lead + limit)
-        embeds = torch.zeros(texts, width, pieces.shape[2], dtype=pieces.dtype, device=pieces.device)
-        embeds = embeds.index_put((text[:, None].expand_as(place)[keep], place[keep]), pieces[keep])
-        if lead:
-            embeds[:, :lead] = table[self.head_ids]
-        for offset, token in enumerate(self.tail_ids):
-            embeds[torch.arange(texts, device=rows.device), lead + total + offset] = table[token]
-        mask = torch.arange(width, device=rows.device) < (lead + total + len(self.tail_ids))[:, None]
+        where = (text[:, None].expand_as(place)[keep], place[keep])
+        ids = torch.full((texts, width), self.padding_id, device=rows.device)
+        ids[where] = piece_ids[keep]
+        ids[:, :lead] = self.head_ids
+        behind = (lead + total)[:, None] + torch.arange(tail, device=rows.device)
+        ids.scatter_(1, behind, self.tail_ids.expand_as(behind))
+        # one look-up in the table: each has a gradient of the table's size
+        embeds = self.embedding_table[ids]
+        if added is not None:
+            embeds = embeds.index_put(where, added[keep].to(embeds.dtype), accumulate=True)
+        mask = torch.arange(width, device=rows.device) < (lead + total + tail)[:, None]
         return self.encode(embeds, mask.long())
 
     def encode(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -273,13 +273,14 @@ class LagamcModel(nn.Module):
             sizes = [len(self.codec.token_ids[i]) for i in label.tolist()]
             texts = [self.bridge.align(ids[:size]) for ids, size in zip(tokens, sizes, strict=True)]
             written = pad_alignments(texts, descriptions.alignment.shape[2], descriptions.padding_id).to(label.device)
-        pieces = table[written.piece_ids] + written.alignment.to(table.dtype) @ own
+        pieces, lengths = written.piece_ids, written.lengths
+        added = written.alignment.to(table.dtype) @ own
 
         if settings.semantic_form == "response":
-            generated = descriptions.joined(pieces, written.lengths, rows)
-            target = descriptions.responses(label, rows)
+            generated = descriptions.joined(pieces, lengths, rows, added)
+            target = descriptions.responses(label, rows, bank)
             return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
-        generated = descriptions.joined(pieces, written.lengths, torch.arange(len(rows), device=rows.device))
+        generated = descriptions.joined(pieces, lengths, torch.arange(len(rows), device=rows.device), added)
         bank = self.encode_bank() if bank is None else bank
         # per row first, then over all rows: independent of how rows are spread over micro-batches
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
