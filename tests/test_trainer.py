@@ -369,6 +369,7 @@ def test_all_modules_of_the_sentence_encoder_are_restored(
     model = make_model(tiny_t5, lora=True)
     torch.manual_seed(2)
     model.sentence_encoder = SentenceTransformer(modules=[*model.sentence_encoder, Dense(16, 8)], device="cpu")
+    model.set_labels(model.codec)
     _, best, last = _train_with_best_in_the_middle(model, tmp_path)
     name = "sentence_encoder.2.linear.weight"
     assert not torch.equal(last[name], best[name])
