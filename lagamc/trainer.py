@@ -19,6 +19,7 @@ from lagamc.errors import LagamcError
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
+from lagamc.progress import replace_progress_bar
 from lagamc.training_args import LagamcTrainingArguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
@@ -50,6 +51,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         # the model's `forward` does not normalise by the number of items: without this the loss is scaled twice
         self.model_accepts_loss_kwargs = False
         self.artifact_config = artifact_config
+        replace_progress_bar(self)
         self._decoder: DescriptionDecoder | None = None  # of one evaluation, and the bank's embeddings in it
         self._bank: Tensor | None = None
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
