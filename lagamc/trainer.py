@@ -95,12 +95,13 @@ class LagamcTrainer(Seq2SeqTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of each component since the last line, lambda, and in evaluation the collapse figure."""
+        """Adds lambda, the components (means over all processes since the last line), in evaluation the collapse."""
         mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
         prefix = "eval_" if mode == "eval" else ""
         if mode == "eval" or "loss" in logs:
             for name, values in self._components[mode].items():
-                logs[prefix + name] = round(float(np.mean(values)), 6)
+                own = torch.tensor(np.mean(values), dtype=torch.float32, device=self.args.device)
+                logs[prefix + name] = round(float(self.accelerator.reduce(own, "mean")), 6)
             self._components[mode].clear()
             if self.model.settings.final_temperature is not None:
                 logs[prefix + "temperature"] = round(self.model.temperature, 6)
