@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
 from lagamc.backbones import Reading
 from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
-from lagamc.decisions import DecisionRules
+from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -28,6 +28,7 @@ from lagamc.prompts import ResponseCodec
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
+from lagamc.unseen import Background, unit_embeddings
 
 DECIDE_BY = ("scores", "generated")
 
@@ -149,10 +150,12 @@ class LagamcClassifier:
             old.restricted,
             old.retrieval,
         )
+        model.background = old.background
         longest = max(len(ids) for ids in codec.token_ids) + 1
         untrained = {*self.config.untrained, *(n for n, text in bank.items() if self.bank.get(n) != text)}
         config = replace(
-            self.current_config(),
+            self.config,
+            **self.rules.to_dict([name for name in descriptions if name in untrained]),
             max_response_length=max(self.config.max_response_length, longest),
             untrained=[name for name in bank if name in untrained],
         )
@@ -215,7 +218,7 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
-        def answer(batch: list[list[int]]) -> list[Prediction]:
+        def answer(batch: list[list[int]], read: list[str]) -> list[Prediction]:
             ids, mask, reading, retrieved = self._read(batch)
             written, matches = [""] * len(batch), [list[Match]() for _ in batch]
             if generate or limits is None:
@@ -231,7 +234,8 @@ class LagamcClassifier:
                     Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
                     for text, found in zip(written, matches, strict=True)
                 ]
-            values = self.rules.probabilities(self.scorer.evidence(reading, retrieved, scores), scores)
+            evidence = self.scorer.evidence(reading, retrieved, scores)
+            values = self.rules.probabilities(evidence, scores, self._unseen(read) if self.rules.untrained else None)
             names, answers = self.bank.names, []
             for row, text, found in zip(values, written, matches, strict=True):
                 chosen = [names[i] for i in self.rules.ranked(row, limits, top_k)]
@@ -272,14 +276,18 @@ class LagamcClassifier:
         goal = self.rules.thresholds.goal if goal is None else goal
         wanted_precision(goal)
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
-        return self.rules.tune(self.evidence(texts, batch_size, progress), true, goal)
+        evidence = self.evidence(texts, batch_size, progress)
+        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
+        self.model.background = Background.of(read)
+        evidence[UNSEEN] = self.model.background.standardise(read, self._descriptions)[..., None]
+        return self.rules.tune(evidence, true, goal)
 
     def evidence(
         self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None
     ) -> dict[str, np.ndarray]:
         """Log-odds of the labels before calibration, (texts, labels, sources), for each kind of scores."""
 
-        def answer(batch: list[list[int]]) -> list[dict[str, np.ndarray]]:
+        def answer(batch: list[list[int]], read: list[str]) -> list[dict[str, np.ndarray]]:
             _, _, reading, retrieved = self._read(batch)
             found = {scores: self.scorer.evidence(reading, retrieved, scores) for scores in SCORES}
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
@@ -293,10 +301,10 @@ class LagamcClassifier:
         self,
         texts: Sequence[str],
         batch_size: int,
-        answer: Callable[[list[list[int]]], list[Any]],
+        answer: Callable[[list[list[int]], list[str]], list[Any]],
         progress: str | None,
     ) -> list[Any]:
-        """What `answer` gives for every text, in order; the token ids of a batch are of similar length."""
+        """What `answer` gives for every text, in order; it gets the token ids and the texts of a batch."""
         if not isinstance(texts, Sequence):
             raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
         if isinstance(texts, str):
@@ -312,7 +320,7 @@ class LagamcClassifier:
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
             with torch.inference_mode():
-                answers = answer([inputs[i] for i in rows])
+                answers = answer([inputs[i] for i in rows], [texts[i] for i in rows])
             for i, found in zip(rows, answers, strict=True):
                 results[i] = replace(found, clipped=clipped[i]) if isinstance(found, Prediction) else found
         return results
@@ -323,3 +331,15 @@ class LagamcClassifier:
         ids, mask = (t.to(self.device) for t in pad_texts(batch, backbone.padding_id, backbone.padding_side))
         reading = backbone.read(ids, mask)
         return ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings)
+
+    @cached_property
+    def _descriptions(self) -> np.ndarray:
+        """Unit embeddings of the descriptions, (labels, dimensions)."""
+        return unit_embeddings(self.model.sentence_encoder, [text + "." for text in self.bank.descriptions])
+
+    def _unseen(self, texts: list[str]) -> np.ndarray | None:
+        """How near texts are to descriptions, (texts, labels); None where there is nothing to compare with."""
+        if self.model.background is None:
+            return None
+        read = unit_embeddings(self.model.sentence_encoder, texts, len(texts))
+        return self.model.background.standardise(read, self._descriptions)

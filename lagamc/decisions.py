@@ -13,6 +13,8 @@ from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
 from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
 
+UNSEEN = "unseen"  # the scores of labels that were never trained, beside the kinds in `SCORES`
+
 
 class DecisionRules:
     """Which labels a text gets, given the log-odds of all labels.
@@ -31,33 +33,46 @@ class DecisionRules:
             scores: {goal: Thresholds(**values) for goal, values in goals.items()}
             for scores, goals in config.tuned.items()
         }
-        self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in SCORES}
+        self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in (*SCORES, UNSEEN)}
         self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields of an `ArtifactConfig` that these rules stand for."""
+    def to_dict(self, unseen: Sequence[str] = ()) -> dict[str, Any]:
+        """The fields of an `ArtifactConfig` that these rules stand for.
+
+        Args:
+            unseen: labels that were never trained; they get the threshold of such labels.
+        """
+
+        def fields(thresholds: Thresholds) -> dict[str, Any]:
+            own = self.tuned.get(UNSEEN, {}).get(thresholds.goal)
+            added = {} if own is None else dict.fromkeys(unseen, own.overall)
+            return {**thresholds.to_dict(), "per_label": {**thresholds.per_label, **added}}
+
         return {
             "scores": self.scores,
-            "thresholds": self.thresholds.to_dict(),
-            "tuned": {k: {goal: t.to_dict() for goal, t in goals.items()} for k, goals in self.tuned.items()},
+            "thresholds": fields(self.thresholds),
+            "tuned": {k: {goal: fields(t) for goal, t in goals.items()} for k, goals in self.tuned.items()},
             "calibration": {scores: c.to_dict() for scores, c in self.calibration.items()},
         }
 
-    def probabilities(self, evidence: np.ndarray, scores: str) -> np.ndarray:
+    def probabilities(self, evidence: np.ndarray, scores: str, unseen: np.ndarray | None = None) -> np.ndarray:
         """Probabilities, (rows, labels).
 
-        The generator never saw the words of labels that were added after training as rivals of the others: these are
-        scored by retrieval alone, where the model has that part.
+        The generator and retrieval were trained to give labels that were added later to no text: these are scored by
+        the sentence encoder, or else by retrieval alone, where the model has that part.
 
         Args:
             evidence: (rows, labels, sources) log-odds.
             scores: the kind of scores that they are.
+            unseen: (rows, labels) of `Background.standardise`.
 
         Raises:
             LagamcError: they are not finite.
         """
         values = self.calibration[scores].apply(evidence)
-        if self.untrained and scores == "accurate" and self.has_retrieval:
+        if self.untrained and unseen is not None and UNSEEN in self.tuned:
+            values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
+        elif self.untrained and scores == "accurate" and self.has_retrieval:
             values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, -1:])
         if not np.isfinite(values).all():
             raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
@@ -111,7 +126,7 @@ class DecisionRules:
         The better of accurate and fast scores for the goal becomes the default, the fast ones where they are equal.
 
         Args:
-            evidence: kind of scores -> (rows, labels, sources) log-odds.
+            evidence: kind of scores -> (rows, labels, sources) log-odds, and `UNSEEN`, as in `probabilities`.
             true: (rows, labels), 0 or 1.
             goal: of the default thresholds; those for `GOALS` are tuned in any case.
 
@@ -119,6 +134,13 @@ class DecisionRules:
             for each kind of scores the calibration error before and after, and the figure of the goal, on these rows.
         """
         trained = [i for i in range(len(self.names)) if i not in self.untrained]
+        goals = dict.fromkeys((goal, *GOALS))
+        if trained:  # what suits the labels that were trained has to do for the others
+            names, some = [self.names[i] for i in trained], true[:, trained]
+            self.calibration[UNSEEN] = fit_calibration(evidence[UNSEEN][:, trained], some)
+            scored = self.calibration[UNSEEN].apply(evidence[UNSEEN][:, trained])
+            found = {g: tune_thresholds(scored, some, names, g) for g in goals}
+            self.tuned[UNSEEN] = {g: Thresholds(g, t.overall) for g, t in found.items()}
         figures: dict[str, dict[str, float]] = {}
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])

@@ -28,6 +28,7 @@ from lagamc.losses import (
     soft_tokens,
 )
 from lagamc.prompts import ResponseCodec
+from lagamc.unseen import Background
 from lagamc.vocabulary import LabelVocabulary, VocabularyMask
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class LagamcModel(nn.Module):
         if retrieval is None and settings.retrieval_weight > 0:
             retrieval = LabelRetrieval(self.backbone.hidden_size, self.embedding_dimensions)
         self.retrieval = retrieval
+        self.background: Background | None = None  # set when the thresholds are tuned
         self.set_labels(codec)
 
     def set_labels(self, codec: ResponseCodec) -> None:

@@ -1,0 +1,53 @@
+"""Scores of labels that were never trained: text against description under the sentence encoder, standardised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
+
+
+@dataclass
+class Background:
+    """How near texts are to descriptions by chance, told from texts of the same kind without a look at their labels.
+
+    A cosine means little by itself: some descriptions are near to every text, and training drew the trained ones
+    nearer to theirs. In standard deviations from its mean over such texts, the cosine of a new description can be
+    judged by the threshold that suits the old ones.
+
+    Args:
+        mean: (dimensions,) of the texts' unit embeddings.
+        covariance: (dimensions, dimensions).
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, texts: np.ndarray) -> Background:
+        """From unit embeddings, (texts, dimensions)."""
+        return cls(texts.mean(axis=0), np.cov(texts, rowvar=False, bias=True).reshape(texts.shape[1], -1))
+
+    def standardise(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
+        """Standard deviations by which each cosine is above its mean, (texts, labels).
+
+        Args:
+            texts: (texts, dimensions) unit embeddings.
+            descriptions: (labels, dimensions) unit embeddings.
+        """
+        variance = np.einsum("ld,de,le->l", descriptions, self.covariance, descriptions)
+        spread = np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_SPREAD)
+        return (texts @ descriptions.T - descriptions @ self.mean) / spread
+
+
+def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    """(texts, dimensions), float64."""
+    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(found, dtype=np.float64)
