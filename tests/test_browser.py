@@ -54,6 +54,11 @@ def given(browser: Browser) -> set[str]:
     return {element.text.removeprefix("✓ ") for element in browser.all("#scores .given .name")}
 
 
+def cells(browser: Browser) -> list[str]:
+    """The label table, cell by cell."""
+    return [cell.text for cell in browser.all("#labels [role=gridcell]")]
+
+
 def predict(browser: Browser, text: str) -> None:
     box = browser.find("#text textarea")
     box.clear()
@@ -122,8 +127,8 @@ def test_an_added_label_is_predicted_at_once(browser: Browser) -> None:
 
 def test_a_cell_of_the_table_is_edited(browser: Browser) -> None:
     predict(browser, "Where is it?")
-    cell = next(element for element in browser.all("#labels td") if element.text == "praise")
-    cell.click()
+    browser.wait(lambda: "praise" in cells(browser))
+    next(cell for cell in browser.all("#labels [role=gridcell]") if cell.text == "praise").click()
     browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
     field = browser.driver.switch_to.active_element
     field.send_keys(Keys.CONTROL, "a")
