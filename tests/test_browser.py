@@ -195,7 +195,7 @@ def test_the_report_in_a_browser(tmp_path: Path) -> None:
     with open_browser() as found:
         found.driver.get(report.as_uri())
         pictures = found.all("img")
-        assert len(pictures) == 8
+        assert len(pictures) == 9
         assert all(found.driver.execute_script("return arguments[0].naturalWidth > 500", p) for p in pictures)
         assert found.driver.title.startswith("LAGAMC on")
         assert found.hosts() == set()
