@@ -41,8 +41,11 @@ STYLE = """
 .given .lagamc-bar { background: #0072B2; }
 .lagamc-limit { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: #D55E00; }
 .lagamc-written { width: 100%; border-collapse: collapse; }
-.lagamc-written td, .lagamc-written th { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
+.lagamc-written, .lagamc-written tr { border: 0; }
+.lagamc-written .lagamc-cell { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border: 0;
   border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
+.lagamc-written .lagamc-cell:last-child { white-space: nowrap; overflow-wrap: normal; padding-right: 0; }
+.lagamc-title { margin: 0 0 .5rem; font-size: 1.1rem; }
 .lagamc-alert { border-left: 4px solid #D55E00; padding: .4rem .8rem; white-space: pre-wrap; }
 """
 
@@ -187,7 +190,7 @@ class LabelPage:
                     message = gr.HTML(elem_id="message")
                     scores = gr.HTML(elem_id="scores")
                     written = gr.HTML(elem_id="written")
-            with gr.Accordion("Labels", open=True):
+            with gr.Accordion("Label set", open=True):
                 labels = gr.Dataframe(
                     table,
                     headers=["label", "description"],

@@ -214,7 +214,7 @@ def test_hostile_text_is_text(page: LabelPage) -> None:
 def test_written_beside_matched(page: LabelPage) -> None:
     answer = answer_of({"a": "First: one"}, {"a": 0.9}, Match("first one", "a", 0.875), Match("else", None, 0.2))
     written = page.render(answer, True, 0.5)[1]
-    assert re.search(r"first one</td><td><strong>a</strong>: First: one</td><td>0.875", written)
+    assert re.search(r"first one</td><td[^>]*><strong>a</strong>: First: one</td><td[^>]*>0.875", written)
     assert "(none: less similar than 0.4 to every description)" in written
     assert "The model wrote nothing" in page.render(answer_of({"a": "x"}, {"a": 0.1}), True, 0.5)[1]
 
