@@ -146,7 +146,7 @@ class LabelPage:
         if count > MAX_ROWS:
             raise LagamcError(f"The file holds more than {MAX_ROWS:,} rows; use `lagamc predict`.")
         target = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "predictions.jsonl"
-        settings = {} if tuned else {"threshold": threshold}
+        settings: dict[str, Any] = {} if tuned else {"threshold": threshold}
         with self._one_at_a_time:
             classifier = self.classifier_for(rows)
             summary = predict_file(classifier, path, str(target), Columns(text=column), progress=False, **settings)
