@@ -160,7 +160,7 @@ def f1_against_support(names: Sequence[str], figures: Sequence[dict[str, float]]
             text = axes.annotate(
                 short(name, 22), place, offset, textcoords="offset points", ha=anchor, fontsize=7, color="#333333"
             )
-            box = text.get_window_extent().padded(1)
+            box = text.get_window_extent().padded(3, 1)
             if (
                 axes.bbox.fully_contains(*box.min)
                 and axes.bbox.fully_contains(*box.max)

@@ -112,7 +112,8 @@ def _draw(run: Run, gallery: _Gallery) -> None:
             rare.macro_f1,
             goal_figure("macro_f1", rows.chosen, rows.true),
         ),
-        f"F1 of the labels that training saw least on the {split} rows; their training rows in brackets.",
+        f"F1 of the labels that training saw least on the {split} rows; their training rows in brackets. A label "
+        "without true and predicted rows counts as 0.",
     )
     gallery.add(
         "number_of_labels",
