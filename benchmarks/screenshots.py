@@ -21,13 +21,14 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.report_page import write_report
 from lagamc.serving import example_texts, launch
 
-TEXT = "The kettle leaks, nobody answers my mails, and where could I park to bring it back?"
+TEXT = "Is there parking at your shop? I would like to bring the leaking kettle back."
 PARKING = ("parking", "Parking: the customer asks where to park at the shop.")
 
 
 def shoot(browser: Browser, path: Path) -> None:
     """What the window shows, as a PNG of few colours."""
     with tempfile.TemporaryDirectory() as folder:
+        browser.driver.execute_script("document.documentElement.style.scrollbarWidth = 'none'")
         browser.driver.save_screenshot(f"{folder}/full.png")
         with Image.open(f"{folder}/full.png") as picture:
             path.parent.mkdir(exist_ok=True)
@@ -36,7 +37,7 @@ def shoot(browser: Browser, path: Path) -> None:
 
 def shoot_report(run: str, path: Path) -> None:
     """The report from its summary on."""
-    with tempfile.TemporaryDirectory() as folder, open_browser(1150, 1500) as browser:
+    with tempfile.TemporaryDirectory() as folder, open_browser(1150, 1630) as browser:
         browser.driver.get(write_report(run, folder).as_uri())
         browser.driver.execute_script("document.getElementById('summary').scrollIntoView()")
         shoot(browser, path)
@@ -46,7 +47,7 @@ def shoot_page(run: str, path: Path) -> None:
     """The page with a predicted text and an added label."""
     page = LabelPage(LagamcClassifier.from_pretrained(run), example_texts(run), "LAGAMC: demo").build()
     address = launch(page, port=7897)
-    with open_browser(1300, 1500) as browser:
+    with open_browser(1300, 1720) as browser:
         browser.driver.get(address)
         browser.find("#text textarea").send_keys(TEXT)
         browser.find("#new-label textarea, #new-label input").send_keys(PARKING[0])

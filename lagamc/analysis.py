@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import f1_score
 
+from lagamc.calibration import expected_calibration_error
 from lagamc.labels import LabelBank
-from lagamc.metrics import binarise
 from lagamc.report_data import MeasuredRows
+from lagamc.thresholds import goal_figure
 
 RARE_SHARE = 0.15
 SCORE_GRID = np.round(np.arange(0.02, 1.0, 0.02), 2)
@@ -29,29 +29,39 @@ class Sweep:
 
 def score_sweep(rows: MeasuredRows) -> Sweep:
     """F1 by one probability threshold for all labels."""
-    return _sweep(SCORE_GRID, [rows.scores >= threshold for threshold in SCORE_GRID], rows.true)
+    return _sweep(SCORE_GRID, rows.scores, rows.true)
 
 
 def similarity_sweep(rows: MeasuredRows, bank: LabelBank) -> Sweep | None:
     """F1 of the written descriptions by the matcher's minimum similarity (paper, section 8.5)."""
     if rows.matches is None:
         return None
-    return _sweep(SIMILARITY_GRID, [written_labels(rows, bank, minimum) for minimum in SIMILARITY_GRID], rows.true)
+    return _sweep(SIMILARITY_GRID, written_similarities(rows, bank), rows.true)
 
 
-def _sweep(grid: np.ndarray, predicted: Sequence[np.ndarray], true: np.ndarray) -> Sweep:
-    values = {
-        average: np.array([f1_score(true, chosen, average=average, zero_division=0) for chosen in predicted])
-        for average in ("micro", "macro")
-    }
-    return Sweep(grid, values["micro"], values["macro"])
+def _sweep(grid: np.ndarray, values: np.ndarray, true: np.ndarray) -> Sweep:
+    micro, macro = (
+        np.array([goal_figure(goal, values >= threshold, true) for threshold in grid])
+        for goal in ("micro_f1", "macro_f1")
+    )
+    return Sweep(grid, micro, macro)
 
 
-def written_labels(rows: MeasuredRows, bank: LabelBank, minimum: float = -1.0) -> np.ndarray:
-    """The labels of the written sentences at least as similar as the minimum, (rows, labels), 0 or 1."""
+def written_similarities(rows: MeasuredRows, bank: LabelBank) -> np.ndarray:
+    """How similar each label's best written sentence is to it, (rows, labels); minus infinity where none is."""
     assert rows.matches is not None
-    kept = [{label for label, value in row if label is not None and value >= minimum} for row in rows.matches]
-    return binarise([bank.index(labels) for labels in kept], len(bank))
+    places = {name: place for place, name in enumerate(bank)}
+    similarities = np.full(rows.true.shape, -np.inf)
+    for i, matches in enumerate(rows.matches):
+        for label, value in matches:
+            if label is not None:
+                similarities[i, places[label]] = max(similarities[i, places[label]], value)
+    return similarities
+
+
+def written_labels(rows: MeasuredRows, bank: LabelBank) -> np.ndarray:
+    """The labels of the written sentences, (rows, labels), 0 or 1."""
+    return np.isfinite(written_similarities(rows, bank)).astype(np.int8)
 
 
 def label_numbers(rows: MeasuredRows, bank: LabelBank) -> dict[str, np.ndarray]:
@@ -90,8 +100,8 @@ def length_buckets(rows: MeasuredRows, bank: LabelBank, buckets: int = 6) -> lis
     found = []
     for bucket in np.unique(where):
         members = labelled[where == bucket]
-        f1 = f1_score(rows.true[members], rows.chosen[members], average="micro", zero_division=0)
-        found.append(Bucket(int(lengths[members].min()), int(lengths[members].max()), len(members), float(f1)))
+        f1 = goal_figure("micro_f1", rows.chosen[members], rows.true[members])
+        found.append(Bucket(int(lengths[members].min()), int(lengths[members].max()), len(members), f1))
     return found
 
 
@@ -119,14 +129,8 @@ def rare_labels(rows: MeasuredRows, bank: LabelBank, training_counts: Mapping[st
     columns = bank.index(names)
     true, chosen = rows.true[:, columns], rows.chosen[:, columns]
     theirs = true.any(axis=1)
-    figures = [
-        float(np.mean([f1_score(true[kept, i], chosen[kept, i], zero_division=0) for i in range(len(names))]))
-        if kept.any()
-        else None
-        for kept in (np.ones(len(true), dtype=bool), theirs)
-    ]
-    assert figures[0] is not None
-    return RareLabels(names, figures[0], figures[1], int(theirs.sum()))
+    on_theirs = goal_figure("macro_f1", chosen[theirs], true[theirs]) if theirs.any() else None
+    return RareLabels(names, goal_figure("macro_f1", chosen, true), on_theirs, int(theirs.sum()))
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Reliability:
         mean_score: of each bin, NaN where it is empty.
         true_share: of each bin, NaN where it is empty.
         pairs: in each bin.
-        error: the expected calibration error, the mean gap weighted by pairs.
+        error: the expected calibration error, as training measures it.
     """
 
     mean_score: np.ndarray
@@ -154,8 +158,7 @@ def reliability(rows: MeasuredRows, bins: int = 10) -> Reliability:
     with np.errstate(invalid="ignore"):
         mean_score = np.bincount(where, scores, bins) / pairs
         true_share = np.bincount(where, true, bins) / pairs
-    error = float(np.nansum(pairs * np.abs(mean_score - true_share)) / pairs.sum())
-    return Reliability(mean_score, true_share, pairs, error)
+    return Reliability(mean_score, true_share, pairs, expected_calibration_error(rows.scores, rows.true))
 
 
 def cooccurrence(rows: np.ndarray) -> np.ndarray:

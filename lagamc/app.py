@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -42,8 +41,11 @@ STYLE = """
 .given .lagamc-bar { background: #0072B2; }
 .lagamc-limit { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: #D55E00; }
 .lagamc-written { width: 100%; border-collapse: collapse; }
-.lagamc-written td, .lagamc-written th { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
+.lagamc-written, .lagamc-written tr { border: 0; }
+.lagamc-written .lagamc-cell { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border: 0;
   border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
+.lagamc-written .lagamc-cell:last-child { white-space: nowrap; overflow-wrap: normal; padding-right: 0; }
+.lagamc-title { margin: 0 0 .5rem; font-size: 1.1rem; }
 .lagamc-alert { border-left: 4px solid #D55E00; padding: .4rem .8rem; white-space: pre-wrap; }
 """
 
@@ -89,7 +91,7 @@ class LabelPage:
         Raises:
             LagamcError: the table is no label bank, or too large.
         """
-        return self._with_labels(tuple(_labels_of(rows).items()))
+        return self._with_labels(tuple(_labels_of(rows, self.classifier.bank).items()))
 
     def _make_classifier(self, labels: tuple[tuple[str, str], ...]) -> LagamcClassifier:
         bank, wanted = self.classifier.bank, LabelBank(dict(labels))
@@ -133,14 +135,21 @@ class LabelPage:
         """
         if os.path.getsize(path) > MAX_UPLOAD:
             raise LagamcError(f"The file is larger than {MAX_UPLOAD // 2**20} MiB; use `lagamc predict`.")
-        if len(list(islice(read_rows(path), MAX_ROWS + 1))) > MAX_ROWS:
+        count = 0
+        for number, row in islice(read_rows(path), MAX_ROWS + 1):
+            count += 1
+            if len(str(row.get(column, ""))) > MAX_CHARACTERS:
+                raise LagamcError(
+                    f"{path}, line {number}: the text has more than {MAX_CHARACTERS:,} characters; "
+                    "use `lagamc predict`."
+                )
+        if count > MAX_ROWS:
             raise LagamcError(f"The file holds more than {MAX_ROWS:,} rows; use `lagamc predict`.")
         target = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "predictions.jsonl"
+        settings: dict[str, Any] = {} if tuned else {"threshold": threshold}
         with self._one_at_a_time:
-            classifier = copy.copy(self.classifier_for(rows))
-            if not tuned:
-                classifier.rules.thresholds = Thresholds(overall=threshold)
-            summary = predict_file(classifier, path, str(target), Columns(text=column), progress=False)
+            classifier = self.classifier_for(rows)
+            summary = predict_file(classifier, path, str(target), Columns(text=column), progress=False, **settings)
         return str(target), str(summary)
 
     def render(self, answer: Answer | None, tuned: bool, threshold: float) -> tuple[str, str]:
@@ -179,9 +188,9 @@ class LabelPage:
                     samples = self.examples and gr.Examples([[sample] for sample in self.examples], text)
                 with gr.Column():
                     message = gr.HTML(elem_id="message")
-                    scores = gr.HTML(label="Labels", show_label=True, container=True, elem_id="scores")
-                    written = gr.HTML(label="Written descriptions", show_label=True, container=True, elem_id="written")
-            with gr.Accordion("Labels", open=True):
+                    scores = gr.HTML(elem_id="scores")
+                    written = gr.HTML(elem_id="written")
+            with gr.Accordion("Label set", open=True):
                 labels = gr.Dataframe(
                     table,
                     headers=["label", "description"],
@@ -277,19 +286,29 @@ class LabelPage:
         return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
-def _labels_of(rows: Rows) -> dict[str, str]:
+def theme() -> gr.themes.Base:
+    """The fonts of the machine that shows the page: those that gradio brings lack letters."""
+    sans, mono = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+    return gr.themes.Default(primary_hue="blue", font=sans, font_mono=mono)
+
+
+def _labels_of(rows: Rows, trained: Mapping[str, str]) -> dict[str, str]:
+    """The labels of the table; those that are as trained may be as many and as long as they like."""
     labels: dict[str, str] = {}
     for row in rows:
-        name, description = ("" if cell is None else str(cell).strip() for cell in row[:2])
+        name, description = ("" if cell is None else str(cell) for cell in row[:2])
+        if name not in trained:
+            name = name.strip()
         if not name:
             continue
         if name in labels:
-            raise LagamcError(f"The label {name!r} stands twice; keep one of them.")
-        if len(description) > MAX_DESCRIPTION or len(name) > MAX_DESCRIPTION:
-            raise LagamcError(f"The label {name[:40]!r}: more than {MAX_DESCRIPTION:,} characters.")
+            raise LagamcError(f"The label {_short(name)} stands twice; keep one of them.")
+        if trained.get(name) != description and max(len(name), len(description)) > MAX_DESCRIPTION:
+            raise LagamcError(f"The label {_short(name)}: more than {MAX_DESCRIPTION:,} characters.")
         labels[name] = description
-    if len(labels) > MAX_LABELS:
-        raise LagamcError(f"{len(labels)} labels; this page takes up to {MAX_LABELS}.")
+    limit = max(MAX_LABELS, 2 * len(trained))
+    if len(labels) > limit:
+        raise LagamcError(f"{len(labels)} labels; this page takes up to {limit}.")
     return labels
 
 
@@ -297,9 +316,13 @@ def _add_label(rows: Rows, name: str, description: str) -> Rows:
     name, description = name.strip(), description.strip()
     if not name or not description:
         raise LagamcError("A new label needs a name and a description.")
-    if name in _labels_of(rows):
-        raise LagamcError(f"The label {name!r} is there already; change its description in the table.")
+    if any(name == str(row[0]).strip() for row in rows):
+        raise LagamcError(f"The label {_short(name)} is there already; change its description in the table.")
     return [*rows, [name, description]]
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 40 else f"{name[:40]}…")
 
 
 def _escape(text: object) -> str:

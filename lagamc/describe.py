@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -196,7 +197,8 @@ def opening(description: str) -> tuple[str, ...]:
 
 def clean(answer: str) -> str:
     """A chat model's answer as a description: one line, without marks around it and without its final stop."""
-    line = " ".join(answer.replace("**", "").split())
+    line = "".join(" " if unicodedata.category(c) == "Cc" else c for c in answer.replace("**", ""))
+    line = " ".join(line.split())
     return strip_final_stop(line.strip("\"'`“”„ "))
 
 

@@ -44,7 +44,8 @@ class MultiLabelMetric(evaluate.Metric):
         predicted, true = np.asarray(predictions), np.asarray(references)
         figures: dict[str, float] = {}
         for average in ("micro", "macro"):
-            options: dict[str, Any] = {"average": average, "zero_division": 0}
+            # of one column scikit-learn would make two classes, the label and its absence
+            options: dict[str, Any] = {"average": average if true.shape[1] > 1 else "binary", "zero_division": 0}
             figures[f"{average}_f1"] = f1_score(true, predicted, **options)
             figures[f"{average}_precision"] = precision_score(true, predicted, **options)
             figures[f"{average}_recall"] = recall_score(true, predicted, **options)
@@ -100,19 +101,17 @@ def label_metrics(predicted: np.ndarray, true: np.ndarray, names: Sequence[str])
         true: (rows, labels), 0 or 1.
         names: of the labels.
     """
-    options: dict[str, Any] = {"average": None, "zero_division": 0}
-    precision = precision_score(true, predicted, **options)
-    recall = recall_score(true, predicted, **options)
-    f1 = f1_score(true, predicted, **options)
+    right = (predicted.astype(bool) & true.astype(bool)).sum(axis=0).tolist()
+    supports, given = true.sum(axis=0).tolist(), predicted.sum(axis=0).tolist()
     return {
         name: {
-            "support": int(true[:, i].sum()),
-            "predicted": int(predicted[:, i].sum()),
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
+            "support": support,
+            "predicted": count,
+            "precision": hits / max(1, count),
+            "recall": hits / max(1, support),
+            "f1": 2 * hits / max(1, support + count),
         }
-        for i, name in enumerate(names)
+        for name, hits, support, count in zip(names, right, supports, given, strict=True)
     }
 
 

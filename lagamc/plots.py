@@ -110,7 +110,7 @@ def losses(log: Sequence[dict[str, Any]]) -> Figure:
     points = [(row["step"], row["lambda"]) for row in log if "lambda" in row and "step" in row]
     if points:
         right.plot(*zip(*points, strict=True), color=BLUE, marker="" if len(points) > 1 else "x")
-    right.set(xlabel="step", ylabel="lambda (share of cross-entropy)", ylim=(0, 1))
+    right.set(xlabel="step", ylabel="lambda", ylim=(0, 1))
     return figure
 
 
@@ -128,7 +128,7 @@ def label_bars(names: Sequence[str], figures: Sequence[dict[str, float]]) -> Fig
     bars = right.barh(places, [row["support"] for row in figures], color=GREY, height=0.7)
     right.bar_label(bars, padding=2, fontsize=7)
     right.set_xscale("symlog", linthresh=1)
-    right.set(xlabel="support (rows)", xlim=(0, 4 * max(row["support"] for row in figures) + 1))
+    right.set(xlabel="support (rows, log scale)", xlim=(0, 4 * max(row["support"] for row in figures) + 1))
     right.xaxis.set_major_locator(matplotlib.ticker.NullLocator())
     right.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     for axes in (left, right):
@@ -143,11 +143,12 @@ def f1_against_support(names: Sequence[str], figures: Sequence[dict[str, float]]
     figure, (axes,) = _axes(WIDTH, 4.2)
     rows = [(name, row) for name, row in zip(names, figures, strict=True) if row["support"]]
     axes.plot([row["support"] for _, row in rows], [row["f1"] for _, row in rows], "o", color=BLUE, alpha=0.8)
+    supports = [row["support"] for _, row in rows] or [1]
+    ticks = (1, 2, 5) if max(supports) > 20 * min(supports) else (1, 1.5, 2, 3, 4, 5, 7)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=ticks))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default one writes formulas
     axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-    supports = [row["support"] for _, row in rows] or [1]
     axes.set(xlabel="support (true rows)", ylabel="F1", ylim=(-0.05, 1.08))
     axes.set_xlim(min(supports) / 1.5, max(supports) * 1.8)
     figure.draw_without_rendering()  # places the axes: names are laid out in pixels
@@ -159,7 +160,7 @@ def f1_against_support(names: Sequence[str], figures: Sequence[dict[str, float]]
             text = axes.annotate(
                 short(name, 22), place, offset, textcoords="offset points", ha=anchor, fontsize=7, color="#333333"
             )
-            box = text.get_window_extent().padded(1)
+            box = text.get_window_extent().padded(3, 1)
             if (
                 axes.bbox.fully_contains(*box.min)
                 and axes.bbox.fully_contains(*box.max)
@@ -168,6 +169,35 @@ def f1_against_support(names: Sequence[str], figures: Sequence[dict[str, float]]
                 boxes.append(box)
                 break
             text.remove()
+    return figure
+
+
+@_styled
+def rare_bars(
+    names: Sequence[str], figures: Sequence[float], counts: Sequence[int], theirs: float, every: float
+) -> Figure:
+    """F1 of the labels that training saw least, a line for each, beside macro-F1 over them and over all labels.
+
+    Args:
+        names: of the labels.
+        figures: F1 of each.
+        counts: training rows of each.
+        theirs: macro-F1 over them.
+        every: macro-F1 over all labels.
+    """
+    figure, (axes,) = _axes(WIDTH, 1.5 + 0.21 * len(names))
+    places = range(len(names))
+    axes.barh(places, figures, color=SKY, height=0.7)
+    for place, value in zip(places, figures, strict=True):  # in a column of their own, which no line crosses
+        axes.text(1.08, place, f"{value:.2f}", ha="right", va="center", fontsize=7)
+    titles = [f"{short(name)} ({count:,})" for name, count in zip(names, counts, strict=True)]
+    axes.set_yticks(places, titles, fontsize=8)
+    axes.axvline(theirs, color=BLUE, linestyle="--", label=f"macro-F1 of the least frequent: {theirs:.2f}")
+    axes.axvline(every, color=RED, linestyle=":", label=f"macro-F1 of all labels: {every:.2f}")
+    axes.set(xlabel="F1", xlim=(0, 1.09), ylim=(len(names) - 0.4, -0.6))
+    axes.legend(**ABOVE)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -213,7 +243,7 @@ def sweeps(
     axes[0].legend(**ABOVE)
     if written is not None:
         axes[1].plot(written.grid, written.micro, color=BLUE, label="micro-F1, test")
-        axes[1].plot(written.grid, written.macro, color=ORANGE, label="macro-F1, test")
+        axes[1].plot(written.grid, written.macro, "--", color=ORANGE, label="macro-F1, test")
         if minimum is not None:
             axes[1].axvline(minimum, color=GREY, linestyle=":", label=f"this model: {minimum:.2f}")
         axes[1].set(xlabel="minimum similarity of a written sentence", xlim=(0, 1))
@@ -234,7 +264,11 @@ def reliability_diagram(figures: Reliability) -> Figure:
     bars = right.bar(middles, figures.pairs, 0.9 / len(figures.pairs), color=SKY)
     right.bar_label(bars, fmt=matplotlib.ticker.EngFormatter(sep="", places=0), fontsize=8)
     right.set(
-        xlabel="score", ylabel="pairs of row and label", xlim=(0, 1), yscale="log", ylim=(0.5, 3 * figures.pairs.max())
+        xlabel="score",
+        ylabel="pairs (log scale)",
+        xlim=(0, 1),
+        yscale="log",
+        ylim=(0.5, 3 * figures.pairs.max()),
     )
     right.yaxis.set_major_locator(matplotlib.ticker.NullLocator())
     right.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())

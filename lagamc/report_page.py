@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import numpy as np
 
 from lagamc import __version__, analysis, plots
 from lagamc.errors import LagamcError
 from lagamc.metrics import label_metrics, multi_label_metrics
 from lagamc.report_data import Run, read_run
-from lagamc.thresholds import Thresholds
+from lagamc.thresholds import Thresholds, goal_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+ROUNDING = 1e-5  # more than the kept scores were rounded by
 SPLIT_NAMES = {"dev": "development", "test": "test"}
 
 
@@ -99,6 +101,20 @@ def _draw(run: Run, gallery: _Gallery) -> None:
         f"F1 of each label against its true {split} rows, named where there is room"
         + (f"; {absent} labels have no {split} row and no dot." if absent else "."),
     )
+    rare = analysis.rare_labels(rows, bank, run.config.label_counts)
+    rarest = rare.names[: plots.LABEL_LIMIT]
+    gallery.add(
+        "rare_labels",
+        plots.rare_bars(
+            rarest,
+            [figures[name]["f1"] for name in rarest],
+            [run.config.label_counts.get(name, 0) for name in rarest],
+            rare.macro_f1,
+            goal_figure("macro_f1", rows.chosen, rows.true),
+        ),
+        f"F1 of the labels that training saw least on the {split} rows; their training rows in brackets. A label "
+        "without true and predicted rows counts as 0.",
+    )
     gallery.add(
         "number_of_labels",
         plots.grouped_bars(analysis.label_numbers(rows, bank), "labels of a row", "rows"),
@@ -160,10 +176,11 @@ def _render(run: Run, gallery: _Gallery) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    thresholds = Thresholds(**run.config.thresholds)
+    limits = Thresholds(**run.config.thresholds).values(bank.names)
+    differ = rows.chosen != (rows.scores >= limits)
     overall = {"by scores": multi_label_metrics(rows.chosen, rows.true)}
     if rows.matches is not None:
-        written = analysis.written_labels(rows, bank, -1.0)
+        written = analysis.written_labels(rows, bank)
         overall["by descriptions"] = multi_label_metrics(written, rows.true)
     return environment.get_template(PAGE).render(
         run=run,
@@ -176,7 +193,8 @@ def _render(run: Run, gallery: _Gallery) -> str:
         pictures=gallery.pictures,
         all_glyphs=gallery.all_glyphs,
         labels=label_metrics(rows.chosen, rows.true, bank.names),
-        thresholds=dict(zip(bank.names, thresholds.values(bank.names).tolist(), strict=True)),
+        thresholds=dict(zip(bank.names, limits.tolist(), strict=True)),
+        tuned_since=bool((differ & (np.abs(rows.scores - limits) > ROUNDING)).any()),
         numbers=analysis.label_numbers(rows, bank),
         rare=analysis.rare_labels(rows, bank, run.config.label_counts),
         calibration_error=analysis.reliability(rows).error,

@@ -7,10 +7,9 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import openai
 import requests
@@ -26,6 +25,7 @@ RETRIES = 5  # after a 429, a 5xx or a lost connection, with growing pauses
 LONGEST_PAUSE = 60  # seconds
 TIMEOUT = 120  # seconds
 DEFINITION_LENGTH = 300  # characters
+ANSWER_LENGTH = 10_000  # characters kept of an answer, far more than a description
 # what urllib3 does not ask again after: no JSON, half an answer, a pause that is no number
 BROKEN_ANSWERS = (
     *(requests.JSONDecodeError, requests.exceptions.ChunkedEncodingError),
@@ -133,23 +133,23 @@ class Wikipedia:
         for attempt in range(RETRIES + 1):
             try:
                 response = self._session.get(address, timeout=TIMEOUT)
-                if response.status_code in (400, 404):  # no such article, or no possible title
+                if response.status_code in (400, 404, 414):  # no such article, or no possible title
                     return None
                 response.raise_for_status()
                 summary = response.json()
-                if not isinstance(summary, dict):
-                    raise requests.JSONDecodeError("expected an object", response.text[:40], 0)
-            except BROKEN_ANSWERS as error:
-                if attempt == RETRIES:
-                    raise _unreachable("wikipedia_url", address, f"the answer is broken ({error})") from error
-                time.sleep(_pause(attempt))
-            except requests.RequestException as error:
-                raise _unreachable("wikipedia_url", address, str(error)) from error
-            else:
-                break
+                if isinstance(summary, dict):
+                    break
+                problem = f"expected an object, found {type(summary).__name__}"
+            except (requests.RequestException, ValueError, RecursionError) as error:
+                if isinstance(error, requests.RequestException) and not isinstance(error, BROKEN_ANSWERS):
+                    raise _unreachable("wikipedia_url", address, str(error)) from error
+                problem = str(error)
+            if attempt == RETRIES:
+                raise _unreachable("wikipedia_url", address, f"the answer is broken ({problem})")
+            time.sleep(_pause(attempt))
         if summary.get("type") == "disambiguation":
             return None
-        return _opening_sentences(str(summary.get("extract") or "")) or None
+        return _opening_sentences(_whole(str(summary.get("extract") or ""))) or None
 
 
 def _opening_sentences(text: str) -> str:
@@ -170,7 +170,7 @@ class ChatModel:
         base_url: of the endpoint; None takes `OPENAI_BASE_URL`, or OpenAI's own.
 
     Raises:
-        LagamcError: OpenAI's own is asked for, but there is no key in `OPENAI_API_KEY`.
+        LagamcError: the address or the key in `OPENAI_API_KEY` is none, or OpenAI's own is asked for without a key.
     """
 
     def __init__(self, model: str, cache: AnswerCache, base_url: str | None = None):
@@ -178,15 +178,22 @@ class ChatModel:
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         if self.base_url is not None:
             _checked_url("base_url", self.base_url)
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key and self.base_url is None:
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise LagamcError(
+                "describe: OPENAI_API_KEY holds characters that no key has, such as a line break; set it anew"
+            )
+        if not self._key and self.base_url is None:
             raise LagamcError(
                 "describe: there is no key for OpenAI; set OPENAI_API_KEY, name another endpoint with --base_url "
                 "(a local server needs no key), or write skeletons with --offline"
             )
-        self._client = openai.OpenAI(
-            api_key=key or "none", base_url=self.base_url, max_retries=RETRIES, timeout=TIMEOUT
-        )
+        try:
+            self._client = openai.OpenAI(
+                api_key=self._key or "none", base_url=self.base_url, max_retries=RETRIES, timeout=TIMEOUT
+            )
+        except Exception as error:  # of the HTTP client inside, whichever that is
+            raise LagamcError(f"base_url: {self.base_url!r} is no address ({error})") from error
 
     def key(self, messages: Messages) -> str:
         """Of a conversation, in the cache."""
@@ -220,16 +227,22 @@ class ChatModel:
                 )
                 content = completion.choices[0].message.content
                 if content is None or isinstance(content, str):
-                    return content or ""
+                    return _whole(content or "")[:ANSWER_LENGTH]
                 problem = f"the content is {type(content).__name__}"
             except openai.APIResponseValidationError as error:
                 problem = str(error)
             except openai.OpenAIError as error:
-                hint = "; is OPENAI_API_KEY right?" if getattr(error, "status_code", 0) in (401, 403) else ""
-                raise _unreachable("base_url", str(self._client.base_url), f"{error}{hint}") from error
-            except (JSONDecodeError, AttributeError, IndexError, TypeError) as error:
+                hint = " (is OPENAI_API_KEY right?)" if getattr(error, "status_code", 0) in (401, 403) else ""
+                cause = f" {error.__cause__}" if isinstance(error, openai.APIConnectionError) else ""
+                raise self._failed(f"{error}{cause}{hint}") from error
+            except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
                 problem = f"the answer is no chat completion ({error})"
-        raise _unreachable("base_url", str(self._client.base_url), problem)
+        raise self._failed(problem)
+
+    def _failed(self, reason: str) -> LagamcError:
+        if self._key:  # an endpoint may repeat it
+            reason = reason.replace(self._key, "(the key)")
+        return _unreachable("base_url", str(self._client.base_url), reason)
 
 
 def _pause(attempt: int) -> float:
@@ -237,13 +250,26 @@ def _pause(attempt: int) -> float:
 
 
 def _checked_url(name: str, url: str) -> str:
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
         raise LagamcError(f"{name}: expected an address that begins with http:// or https://, found {url!r}")
+    if parts.username is not None:
+        raise LagamcError(f"{name}: expected an address without a user name or password in it")
     return url.rstrip("/")
 
 
+def _whole(text: str) -> str:
+    """A text without halves of characters (lone surrogates), which cannot be written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _unreachable(setting: str, address: str, reason: str) -> LagamcError:
+    reason = " ".join(reason.split())[:300].rstrip(".")
     return LagamcError(
-        f"{address}: no usable answer: {' '.join(reason.split())[:300]}. What was answered so far is kept: run the "
+        f"{address.partition('?')[0]}: no usable answer: {reason}. What was answered so far is kept: run the "
         f"same command again, or change --{setting}"
     )

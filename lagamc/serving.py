@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lagamc.app import MAX_CHARACTERS, MAX_UPLOAD, STYLE, LabelPage
+from lagamc.app import MAX_CHARACTERS, MAX_UPLOAD, STYLE, LabelPage, theme
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import read_rows
 from lagamc.errors import LagamcError
@@ -119,6 +119,7 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
             max_file_size=MAX_UPLOAD,
             app_kwargs={"middleware": [Middleware(_Headers), *middleware]},
             css=STYLE,
+            theme=theme(),
         )
     except OSError as error:
         raise LagamcError(

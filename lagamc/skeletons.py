@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,10 +29,15 @@ def skeleton_descriptions(names: Sequence[str], examples: Sequence[Example]) -> 
         examples: training examples with labels.
     """
     words = telling_words(names, examples)
-    return {
-        name: f"{readable(name)}: texts about {', '.join(words.get(name) or [readable(name).lower()])}"
-        for name in names
-    }
+    descriptions: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for name in names:
+        title = readable(name)
+        seen[title.casefold()] += 1
+        number = seen[title.casefold()]  # of names that read alike, such as `a_b` and `a b`
+        theirs = ", ".join(words.get(name) or [title.lower()])
+        descriptions[name] = f"{title if number == 1 else f'{title} ({number})'}: texts about {theirs}"
+    return descriptions
 
 
 def telling_words(names: Sequence[str], examples: Sequence[Example], count: int = WORDS) -> Mapping[str, list[str]]:

@@ -6,9 +6,10 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,12 +25,14 @@ class Reply:
         body: JSON, or text as it stands.
         headers: further ones.
         cut: 0 sends everything; 1 closes at once; 2 closes half-way through the body.
+        pause: seconds before it is sent.
     """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: int = 0
+    pause: float = 0
 
 
 CUT, CUT_HALFWAY = Reply(cut=1), Reply(body={"extract": "Half a definition of something."}, cut=2)
@@ -90,6 +93,7 @@ def running(stand_in: StandIn) -> Iterator[StandIn]:
 
         def _reply(self, request: dict[str, Any]) -> None:
             reply = stand_in.handle(request)
+            time.sleep(reply.pause)
             self.close_connection = True
             if reply.cut == 1:
                 # a reset, as of a server that died
@@ -102,7 +106,8 @@ def running(stand_in: StandIn) -> Iterator[StandIn]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if reply.cut else content)
+            with suppress(ConnectionError):  # who asked may have lost patience
+                self.wfile.write(content[: len(content) // 2] if reply.cut else content)
 
         def log_message(self, *_: Any) -> None:
             pass

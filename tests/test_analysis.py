@@ -13,7 +13,10 @@ from lagamc.analysis import (
     score_sweep,
     similarity_sweep,
     worst_rows,
+    written_labels,
+    written_similarities,
 )
+from lagamc.calibration import expected_calibration_error
 from lagamc.labels import LabelBank
 from lagamc.report_data import MeasuredRows
 
@@ -53,6 +56,22 @@ def test_similarity_sweep_drops_sentences_below_the_minimum() -> None:
     at = sweep.grid.tolist().index(0.4)
     assert sweep.micro[at] == pytest.approx(2 * 4 / (6 + 4))
     assert similarity_sweep(measured(None), BANK) is None
+
+
+def test_the_best_sentence_of_a_label_counts() -> None:
+    matches: list[list[tuple[str | None, float]]] = [[("a", 0.2), ("b", 0.9), ("a", 0.7), (None, 0.95)], []]
+    rows = MeasuredRows(["x", "y"], np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)), ["", ""], matches)
+    none = -np.inf
+    assert written_similarities(rows, BANK).tolist() == [[0.7, 0.9, none], [none, none, none]]
+    assert written_labels(rows, BANK).tolist() == [[1, 1, 0], [0, 0, 0]]
+
+
+def test_figures_of_one_label() -> None:
+    true, scores = np.array([[1], [1], [0], [0]]), np.array([[0.9], [0.1], [0.8], [0.1]])
+    rows = MeasuredRows(list("abcd"), true, (scores >= 0.5).astype(int), scores, None, None)
+    sweep = score_sweep(rows)
+    assert sweep.micro[sweep.grid.tolist().index(0.5)] == sweep.macro[sweep.grid.tolist().index(0.5)] == 0.5
+    assert rare_labels(rows, LabelBank({"a": "First: one"}), {}).macro_f1 == 0.5
 
 
 def test_label_numbers() -> None:
@@ -103,8 +122,7 @@ def test_reliability_counts_pairs_and_weighs_gaps() -> None:
     assert found.pairs[9] == 3  # 0.9, 1.0 and 0.95
     assert found.mean_score[9] == pytest.approx(0.95)
     assert found.true_share[9] == pytest.approx(2 / 3)
-    gaps = np.abs(found.mean_score - found.true_share)
-    assert found.error == pytest.approx(np.nansum(gaps * found.pairs) / 15)
+    assert found.error == pytest.approx(expected_calibration_error(np.array(SCORES), np.array(TRUE)))
     perfect = MeasuredRows(["x"], np.array([[1, 0]]), np.array([[1, 0]]), np.array([[1.0, 0.0]]), None, None)
     assert reliability(perfect).error == 0
 

@@ -116,6 +116,21 @@ def test_a_wrong_table(page: LabelPage, table: list[list[str]], message: str) ->
     assert message in refused(page.answer, "A text.", table)
 
 
+def test_the_labels_as_trained_are_never_too_many_or_too_long(
+    classifier: LagamcClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {" padded ": "Padded: a name with white space around it", "two\nlines": "Lines: a name of two of them"}
+    page = LabelPage(classifier.with_labels(odd))
+    table = [*TABLE, *([name, text] for name, text in odd.items())]
+    monkeypatch.setattr(app, "MAX_LABELS", 2)
+    monkeypatch.setattr(app, "MAX_DESCRIPTION", 5)
+    assert page.classifier_for([[name, text] for name, text in page.classifier.bank.items()]) is page.classifier
+    assert "more than 5 characters" in refused(page.classifier_for, table)  # a final full stop is an edit
+    monkeypatch.setattr(app, "MAX_DESCRIPTION", 1000)
+    more = [[f"label {i}", f"Number {i}: one of many"] for i in range(7)]
+    assert "13 labels; this page takes up to 12" in refused(page.classifier_for, [*table, *more])
+
+
 def test_adding_to_the_table() -> None:
     assert app._add_label(TABLE, " parking ", " Parking: a place. ") == [*TABLE, ["parking", "Parking: a place."]]
     assert "needs a name and a description" in refused(app._add_label, TABLE, "x", " ")
@@ -147,7 +162,17 @@ def test_a_file_by_the_sliders_threshold_and_other_labels(page: LabelPage, tmp_p
     line = json.loads(Path(target).read_text("utf-8"))
     assert list(line["scores"]) == [*DESCRIPTIONS, "parking"]
     assert set(line["labels"]) == {name for name, score in line["scores"].items() if score >= 0.01}
-    assert page.classifier.rules.thresholds.per_label  # as they were
+
+
+def test_the_sliders_threshold_is_for_one_file(page: LabelPage, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", ROWS)
+    targets = [page.batch(source, "text", TABLE, tuned, 0.01)[0] for tuned in (True, False, True)]
+    first, second, third = (
+        [json.loads(line)["labels"] for line in Path(target).read_text("utf-8").splitlines()] for target in targets
+    )
+    assert first == third
+    assert first != second
+    assert page.classifier.rules.thresholds.per_label
 
 
 def test_files_that_are_too_large(page: LabelPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +181,10 @@ def test_files_that_are_too_large(page: LabelPage, tmp_path: Path, monkeypatch: 
     assert "more than 3 rows; use `lagamc predict`" in refused(page.batch, source, "text", TABLE, True, 0.5)
     monkeypatch.setattr(app, "MAX_ROWS", 4)
     assert page.batch(source, "text", TABLE, True, 0.5)
+    monkeypatch.setattr(app, "MAX_CHARACTERS", 1)
+    assert page.batch(source, "text", TABLE, True, 0.5)
+    long = write(tmp_path / "long.jsonl", [{"text": "x"}, {"text": "xx"}])
+    assert "line 2: the text has more than 1 characters" in refused(page.batch, long, "text", TABLE, True, 0.5)
     monkeypatch.setattr(app, "MAX_UPLOAD", 10)
     assert "larger than" in refused(page.batch, source, "text", TABLE, True, 0.5)
 
@@ -185,7 +214,7 @@ def test_hostile_text_is_text(page: LabelPage) -> None:
 def test_written_beside_matched(page: LabelPage) -> None:
     answer = answer_of({"a": "First: one"}, {"a": 0.9}, Match("first one", "a", 0.875), Match("else", None, 0.2))
     written = page.render(answer, True, 0.5)[1]
-    assert re.search(r"first one</td><td><strong>a</strong>: First: one</td><td>0.875", written)
+    assert re.search(r"first one</td><td[^>]*><strong>a</strong>: First: one</td><td[^>]*>0.875", written)
     assert "(none: less similar than 0.4 to every description)" in written
     assert "The model wrote nothing" in page.render(answer_of({"a": "x"}, {"a": 0.1}), True, 0.5)[1]
 

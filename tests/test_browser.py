@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING is not None, reason=s
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script> ${7*7} {{7*7}}"
 
+ODD_NAMES = (" padded ", "two\nlines", "007", "1e5", "NaN", "null", "true", "=1+1", "a,b", "日本")
+
 
 @pytest.fixture(scope="module")
 def address(trained_t5: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -54,6 +56,11 @@ def given(browser: Browser) -> set[str]:
     return {element.text.removeprefix("✓ ") for element in browser.all("#scores .given .name")}
 
 
+def cells(browser: Browser) -> list[str]:
+    """The label table, cell by cell."""
+    return [cell.text for cell in browser.all("#labels [role=gridcell]")]
+
+
 def predict(browser: Browser, text: str) -> None:
     box = browser.find("#text textarea")
     box.clear()
@@ -67,16 +74,43 @@ def test_text_to_labels(browser: Browser, trained_t5: Trained) -> None:
     prediction = trained_t5.load().predict([ROWS[0]["text"]])[0]
     assert sorted(shown(browser)) == sorted(DESCRIPTIONS)
     assert given(browser) == set(prediction.labels)
-    widths = [element.get_attribute("style") or "" for element in browser.all("#scores .lagamc-bar")]
-    assert [
-        f"{100 * value:.1f}%" in style
-        for value, style in zip(sorted(prediction.scores.values(), reverse=True), widths, strict=True)
-    ] == [True] * 4
+    styles = [element.get_attribute("style") or "" for element in browser.all("#scores .lagamc-bar")]
+    widths = [float(style.partition("width: ")[2].partition("%")[0]) for style in styles]
+    assert widths == pytest.approx([100 * value for value in sorted(prediction.scores.values())[::-1]], abs=0.051)
     written = browser.text("#written")
     for match in prediction.matches:
         assert match.sentence in written
         assert match.label is None or DESCRIPTIONS[match.label].rstrip(".") in written
     assert browser.errors() == []
+
+
+def test_nothing_covers_anything(browser: Browser) -> None:
+    predict(browser, ROWS[0]["text"])
+    script = """
+        const parts = '#scores h2, #scores .name, #scores .score, #written h2, #written p, #written td';
+        return [...document.querySelectorAll(parts)].filter(e => { const r = e.getBoundingClientRect();
+            return !e.contains(document.elementFromPoint(r.left + 3, r.top + r.height / 2)); })
+            .map(e => e.textContent);
+    """
+    assert browser.driver.execute_script(script) == []
+
+
+def test_odd_names_come_back_from_the_table_as_they_went(trained_t5: Trained) -> None:
+    odd = {name: f"Late parcel {letter}" for name, letter in zip(ODD_NAMES, "abcdefghij", strict=True)}
+    classifier = trained_t5.load().with_labels(odd)
+    page = LabelPage(classifier).build()
+    address = launch(page, port=free_port())
+    with open_browser() as found:
+        found.driver.get(address)
+        found.find("#predict")
+        predict(found, ROWS[0]["text"])
+        scores = classifier.predict([ROWS[0]["text"]])[0].scores
+        ranked = sorted(scores, key=lambda name: -scores[name])
+        texts = found.driver.execute_script(
+            "return [...document.querySelectorAll('#scores .name')].map(e => e.textContent)"
+        )
+        assert [text.removeprefix("✓ ") for text in texts] == ranked
+    page.close(verbose=False)
 
 
 def test_keyboard_alone(browser: Browser) -> None:
@@ -122,8 +156,8 @@ def test_an_added_label_is_predicted_at_once(browser: Browser) -> None:
 
 def test_a_cell_of_the_table_is_edited(browser: Browser) -> None:
     predict(browser, "Where is it?")
-    cell = next(element for element in browser.all("#labels td") if element.text == "praise")
-    cell.click()
+    browser.wait(lambda: "praise" in cells(browser))
+    next(cell for cell in browser.all("#labels [role=gridcell]") if cell.text == "praise").click()
     browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
     field = browser.driver.switch_to.active_element
     field.send_keys(Keys.CONTROL, "a")
@@ -190,7 +224,7 @@ def test_the_report_in_a_browser(tmp_path: Path) -> None:
     with open_browser() as found:
         found.driver.get(report.as_uri())
         pictures = found.all("img")
-        assert len(pictures) == 8
+        assert len(pictures) == 9
         assert all(found.driver.execute_script("return arguments[0].naturalWidth > 500", p) for p in pictures)
         assert found.driver.title.startswith("LAGAMC on")
         assert found.hosts() == set()

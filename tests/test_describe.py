@@ -172,6 +172,7 @@ def test_long_texts_are_cut_in_the_prompt() -> None:
         ('"Late parcel: still waiting."', "Late parcel: still waiting"),
         ("**Late parcel**: still\n\nwaiting.", "Late parcel: still waiting"),
         ("“Late.”", "Late"),
+        ("Late\x00 par\x1bcel.", "Late par cel"),
         ("  \n", ""),
     ],
 )

@@ -46,6 +46,15 @@ def test_figures_per_label() -> None:
     assert figures["d"] == {"support": 0, "predicted": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
+def test_one_label_is_one_class() -> None:
+    predicted, true = np.array([[1], [1], [0], [0]]), np.array([[1], [0], [1], [0]])
+    figures = multi_label_metrics(predicted, true)
+    assert (figures["micro_f1"], figures["macro_f1"], figures["subset_accuracy"]) == (0.5, 0.5, 0.5)
+    predicted[0] = 0
+    assert multi_label_metrics(predicted, true)["micro_f1"] == 0
+    assert label_metrics(predicted, true, ["a"])["a"]["f1"] == 0
+
+
 def test_binarise() -> None:
     assert binarise([[2, 0], [], [1, 1]], 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 

@@ -41,6 +41,16 @@ def test_names_of_labels_do_not_overlap(count: int) -> None:
     assert min(text.get_window_extent().x0 for text in labels) >= 0
 
 
+@pytest.mark.parametrize("count", [1, 14, plots.LABEL_LIMIT])
+def test_names_of_rare_labels_do_not_overlap(count: int) -> None:
+    figure = plots.rare_bars(names(count), [row["f1"] for row in figures(count)], list(range(count)), 0.4, 0.8)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    texts = [*axes.get_yticklabels(), *axes.texts]
+    assert overlapping([text.get_window_extent() for text in texts]) == []
+    assert [line.get_xdata()[0] for line in axes.lines] == [0.4, 0.8]
+
+
 @pytest.mark.parametrize("count", [2, 12, 90])
 def test_names_of_dots_do_not_overlap(count: int) -> None:
     figure = plots.f1_against_support(names(count), figures(count))

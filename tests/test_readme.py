@@ -75,9 +75,14 @@ def test_prediction_and_evaluation_commands(
             arguments = ["predict", *words[2:]] if words[0] == "python" else words[1:]
             assert cli.main(arguments) == 0, command
     shown = capsys.readouterr().out
-    for part in ("generated descriptions", "the report is", "the page is at http://127.0.0.1:", "4 prompts of"):
+    for part in ("generated descriptions", "the report is", "the page is at http://127.0.0.1:", "11 prompts of"):
         assert part in shown
     assert len(LabelBank.from_json(data_dir / "labels.json")) == 4
+    # what the README shows of `describe` is what it writes
+    (prompt,) = (block for block in blocks("text") if "Task: Generate" in block)
+    assert prompt in shown
+    (descriptions,) = (block for block in blocks("json") if "texts about" in block)
+    assert all(line in (tmp_path / "labels.json").read_text("utf-8") for line in descriptions.splitlines())
 
 
 def test_pictures_are_there() -> None:

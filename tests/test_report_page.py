@@ -14,7 +14,7 @@ from tests.artifacts import Trained
 from tests.runs import some_labels, write_run
 
 PLOTS = ("losses", "labels", "f1_against_support", "number_of_labels", "description_length", "thresholds")
-PLOTS = (*PLOTS, "reliability", "cooccurrence")
+PLOTS = (*PLOTS, "rare_labels", "reliability", "cooccurrence")
 HOSTILE = {
     "<script>alert(1)</script>": "Script: <b>bold</b> & more",
     r"$\undefined{1}$ costs $5": "Money: about $ signs",
@@ -52,7 +52,9 @@ def test_command_on_a_trained_run(trained_t5: Trained, tmp_path: Path, capsys: p
     assert f"the report is {folder / 'report' / 'report.html'}" in capsys.readouterr().out
     text = (folder / "report" / "report.html").read_text("utf-8")
     assert f"{trained_t5.figures['test_micro_f1']:.3f}" in text
-    assert "Where is my parcel?" in text or trained_t5.figures["test_micro_f1"] == 1
+    lines = (folder / "report_data" / "test.jsonl").read_text("utf-8").splitlines()
+    for row in map(json.loads, lines):
+        assert (row["text"] in text) == (sorted(row["true"]) != sorted(row["labels"]))
 
 
 @pytest.mark.parametrize("count", [2, 12, 90])
@@ -107,6 +109,15 @@ def test_tables_hold_the_measured_figures(tmp_path: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     shown = f"by scores{metrics['test_micro_f1']:.3f}{metrics['test_macro_f1']:.3f}"
     assert shown in page_of(folder).text
+
+
+def test_thresholds_that_were_tuned_since_are_told(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", some_labels(3), rows=20)
+    assert "were changed after the run" not in page_of(folder).text
+    config = json.loads((folder / "lagamc_config.json").read_text("utf-8"))
+    config["thresholds"]["per_label"] = {"damaged 1": 0.9}
+    (folder / "lagamc_config.json").write_text(json.dumps(config), "utf-8")
+    assert "were changed after the run" in page_of(folder).text
 
 
 def test_another_place(tmp_path: Path) -> None:

@@ -171,7 +171,14 @@ def test_a_model_that_does_not_come_back(chat: StandIn, fault: Reply, tmp_path: 
     assert not (tmp_path / "cache.jsonl").exists()
 
 
-@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{}]}, [], "null", '"text"'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, {"choices": []}, {"choices": [{}]}, {"choices": {}}, {"choices": [{"message": {"content": 7}}]}, []),
+        *("null", '"text"', "[" * 100_000, '{"choices": ' + "9" * 5000 + "}"),
+    ],
+    ids=lambda body: str(body)[:20],
+)
 def test_json_that_is_no_completion(chat: StandIn, body: Any) -> None:
     chat.plan("Anger", *[Reply(body=body)] * 20)
     with pytest.raises(LagamcError, match="no usable answer"):
@@ -186,6 +193,59 @@ def test_a_refusal_is_not_asked_again(chat: StandIn, status: int) -> None:
         model(chat).answer(MESSAGES, "anger")
     assert ("is OPENAI_API_KEY right?" in str(error.value)) == (status in (401, 403))
     assert chat.asked("Anger") == 1
+
+
+def test_services_that_are_too_slow(chat: StandIn, wikipedia: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "TIMEOUT", 0.3)
+    chat.plan("Anger", Reply(pause=2))
+    wikipedia.plan("Anger", Reply(pause=2))
+    assert model(chat).answer(MESSAGES, "anger")
+    assert Wikipedia(wikipedia.url, AnswerCache(None)).definition("anger")
+    assert (chat.asked("Anger"), wikipedia.asked("Anger")) == (2, 2)
+
+
+def test_half_characters_and_long_answers(chat: StandIn, wikipedia: StandIn, tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "cache.jsonl")
+    chat.plan("Anger", Reply(body='{"choices": [{"message": {"content": "Anger \\ud800: ' + "x" * 20_000 + '"}}]}'))
+    wikipedia.plan("Anger", Reply(body='{"extract": "An\\udfffger is."}'))
+    answer = model(chat, cache).answer(MESSAGES, "anger")
+    assert answer.startswith("Anger ?: xxx")
+    assert len(answer) == services.ANSWER_LENGTH
+    assert Wikipedia(wikipedia.url, cache).definition("anger") == "An?ger is"
+    assert AnswerCache(tmp_path / "cache.jsonl")[model(chat).key(MESSAGES)] == answer
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_a_key_that_is_repeated_is_not_shown(chat: StandIn, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key\n")
+    chat.plan("Anger", *[Reply(status, {"error": {"message": "what is Bearer secret-key?"}})] * 3)
+    with pytest.raises(LagamcError, match=r"what is Bearer \(the key\)\?") as error:
+        model(chat).answer(MESSAGES, "anger")
+    assert "secret-key" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["secret\nkey", "sécret-key", "secret\x7fkey"])
+def test_a_key_that_cannot_be_sent(chat: StandIn, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(LagamcError, match="OPENAI_API_KEY holds characters that no key has") as error:
+        model(chat)
+    assert key not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://", "http://[", "http://a b/", "http://a:99999/", "http://a\n/", "ftp://a", "a", "http://☃.invalid"],
+)
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(LagamcError, match="base_url: "):
+        ChatModel("small", AnswerCache(None), address)
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
+    for ask in (Wikipedia, lambda url, cache: ChatModel("small", cache, url)):
+        with pytest.raises(LagamcError, match="without a user name or password") as error:
+            ask("http://user:secret@127.0.0.1:9/v1", AnswerCache(None))
+        assert "secret" not in str(error.value)
 
 
 def test_an_empty_answer_is_an_answer() -> None:

@@ -36,6 +36,13 @@ def test_readable(name: str, expected: str) -> None:
     assert readable(name) == expected
 
 
+def test_names_that_read_alike_are_numbered() -> None:
+    names = ["a_b", "a b", "A  b", "c"]
+    found = LabelBank(skeleton_descriptions(names, [example("one thing", *names), example("other")]))
+    openings = [text.split(":")[0] for text in found.values()]
+    assert openings == ["A b", "A b (2)", "A b (3)", "C"]
+
+
 def test_telling_words_are_those_of_the_label() -> None:
     words = telling_words(["late_parcel", "broken"], EXAMPLES)
     assert words["late_parcel"][0] == "courier"
