@@ -29,7 +29,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from lagamc.artifact import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import LoraSettings, add_lora, load_generator, load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
