@@ -170,7 +170,7 @@ def save_artifact(
         if card is not None:
             text = card if isinstance(card, str) else card(config, bank)
             (folder / CARD_FILE).write_text(text, encoding="utf-8")
-            config.card_digest = config.card_digest if isinstance(card, str) else _digest(text)
+            config.card_digest = config.card_digest if isinstance(card, str) else card_digest(text)
         write_config(folder, config)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -227,10 +227,11 @@ def edited_card(folder: str | Path, config: ArtifactConfig) -> str | None:
         text = path.read_text(encoding="utf-8") if path.is_file() else None
     except (OSError, ValueError) as error:
         raise LagamcError(f"{path}: cannot be read ({error})") from error
-    return None if text is None or config.card_digest in (None, _digest(text)) else text
+    return None if text is None or config.card_digest in (None, card_digest(text)) else text
 
 
-def _digest(text: str) -> str:
+def card_digest(text: str) -> str:
+    """By which a card that was changed by hand is known."""
     return sha256(text.encode("utf-8")).hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sysconfig
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from lagamc.artifact import CARD_FILE, ArtifactConfig, library_versions
+from lagamc.artifact import CARD_FILE, ArtifactConfig, card_digest, edited_card, library_versions
 from lagamc.errors import without_tokens
 from lagamc.labels import LabelBank
 from lagamc.thresholds import Thresholds
@@ -77,7 +78,6 @@ def render_card(
     bank: LabelBank,
     title: str | None = None,
     dataset: str | None = None,
-    model_id: str | None = None,
 ) -> str:
     """The text of the model card.
 
@@ -86,7 +86,6 @@ def render_card(
         bank: its labels.
         title: heading of the card; None names the data set.
         dataset: name of the data set in the metadata; None takes the recorded one.
-        model_id: `you/name`, where the model goes to.
     """
     dataset = dataset or config.figures.get("dataset") or "custom"
     if title is None:
@@ -106,14 +105,15 @@ def render_card(
     card = environment.from_string(template_path().read_text(encoding="utf-8")).render(
         **{
             **asdict(config),
+            "figures": defaultdict(lambda: None, config.figures),
             "versions": config.versions or library_versions(),
             "card_data": card_data(config, title, dataset).to_yaml(),
             "title": title,
             "bank": bank,
-            "model_id": model_id,
+            "model_id": config.figures.get("model_id"),
             "base_model_id": _base_model(config),
             "base_commit": config.base_revision or config.figures.get("base_revision"),
-            "evaluation": evaluation,
+            "evaluation": defaultdict(lambda: None, evaluation),
             "per_label": per_label if all(name in per_label for name in bank) else None,
             "limits": dict(zip(bank.names, limits, strict=True)),
             "few": FEW_ROWS,
@@ -122,6 +122,28 @@ def render_card(
         }
     )
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
+
+
+def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank) -> bool:
+    """Writes the card of a folder anew, after its configuration has changed.
+
+    Args:
+        folder: of the model.
+        config: to be written after it: the card's digest is set.
+        bank: the labels.
+
+    Returns:
+        False where the card was changed by hand and is left as it is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if edited_card(folder, config) is not None:
+        return False
+    text = render_card(config, bank)
+    (Path(folder) / CARD_FILE).write_text(text, encoding="utf-8")
+    config.card_digest = card_digest(text)
+    return True
 
 
 def plain(text: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,9 @@ class LagamcClassifier:
             folder: is made where it is missing.
             model_id: the name on the Hub that the card gives.
         """
-        card = self.edited_card or partial(render_card, model_id=model_id)
-        save_artifact(self.model, folder, self.current_config(), card)
+        config = self.current_config()
+        config.figures = {**config.figures, "model_id": model_id}
+        save_artifact(self.model, folder, config, self.edited_card or render_card)
 
     def push_to_hub(
         self,

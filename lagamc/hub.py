@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,14 +94,14 @@ def split_reference(reference: str | Path, revision: str | None = None) -> tuple
     """
     text = str(reference)
     name, found = text, None
-    if isinstance(reference, str) and "@" in text and not Path(text).exists():
+    if isinstance(reference, str) and "@" in text and not os.path.exists(text):
         name, _, found = text.rpartition("@")
         if revision is not None and found != revision:
             raise LagamcError(f"{text}: expected one revision, found {found!r} and {revision!r}")
     revision = found if revision is None else revision
     if revision is not None and not str(revision).strip():
         raise LagamcError(f"{text}: the revision is empty; expected a branch, a tag or a commit, as in you/name@main")
-    if revision is not None and Path(name).is_dir():
+    if revision is not None and os.path.isdir(name):
         raise LagamcError(f"{text}: {name} is a folder here, which has no revision {revision!r}; leave it out")
     return name, revision
 
@@ -128,10 +129,10 @@ def resolve(
     """
     access = access or HubAccess()
     name, revision = split_reference(reference, revision)
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return ModelFolder(Path(name), name)
     cannot = f"no {what} can be loaded from {str(reference)!r}"
-    if Path(name).exists():
+    if os.path.exists(name):
         raise LagamcError(f"{cannot}: expected a folder, found a file")
     if isinstance(reference, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LagamcError(f"{cannot}: no such {what} folder")
@@ -152,6 +153,8 @@ def resolve(
             ignore_patterns=list(ignored),
             library_name="lagamc",
         )
+    if not os.path.isdir(folder):
+        raise LagamcError(f"{cannot}: it is a repo of the Hub without any of the files of a {what}")
     return ModelFolder(Path(folder), name, Path(folder).name)
 
 

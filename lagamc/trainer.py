@@ -25,7 +25,6 @@ from lagamc.data import LOSS_IGNORE, pad
 from lagamc.decoding import DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
-from lagamc.labels import LabelBank
 from lagamc.loading import load_weights
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
@@ -66,6 +65,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = False
         self.artifact_config = artifact_config
         replace_progress_bar(self)
+        self.artifact_config.figures["model_id"] = self.hub_model_id
         self._decoder: DescriptionDecoder | None = None  # of one evaluation, and the bank's embeddings in it
         self._bank: Tensor | None = None
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -205,7 +205,7 @@ class LagamcTrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            save_artifact(self.model, output_dir or str(self.args.output_dir), self.artifact_config, self.card)
+            save_artifact(self.model, output_dir or str(self.args.output_dir), self.artifact_config, render_card)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, resume_from_checkpoint)
@@ -214,10 +214,6 @@ class LagamcTrainer(Seq2SeqTrainer):
         load_weights(self.model, str(self.state.best_model_checkpoint))
 
     # the Hub: the base class would send the whole output folder, texts and a pickle with the token included
-
-    def card(self, config: ArtifactConfig, bank: LabelBank) -> str:
-        """The text of the model card."""
-        return render_card(config, bank, model_id=self.hub_model_id)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Makes the repo, before anything is trained."""
@@ -240,6 +236,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token, private)
+            self.artifact_config.figures["model_id"] = self.hub_model_id
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from lagamc.artifact import ArtifactConfig, save_artifact
-from lagamc.cards import command_line, license_of
+from lagamc.cards import command_line, license_of, render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
@@ -292,7 +292,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if state.is_main_process:
         figures = finish(trainer, model, config, data, training.threshold_goal, say)
-        save_artifact(model, training.output_dir, config, trainer.card)
+        save_artifact(model, training.output_dir, config, render_card)
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         say(f"the model is in {training.output_dir}")
