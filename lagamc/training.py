@@ -198,6 +198,8 @@ def build_model(
         loss=settings.to_dict(),
         figures={
             **_origin(model_arguments, base),
+            "sentence_encoder_trained": model_arguments.train_sentence_encoder
+            and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
             "lora_rank": model_arguments.lora_rank if lora else None,
             "trainable_parameters": trainable,
             "total_parameters": total,

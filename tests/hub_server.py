@@ -254,10 +254,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 _revision(repo, revision)
                 asked = json.loads(body)["files"]
                 hub.received[name] |= {entry["path"] for entry in asked}
-                modes = [
-                    {"path": e["path"], "uploadMode": "lfs" if _is_large(e["path"]) else "regular"} for e in asked
-                ]
-                return self._json({"files": [{**mode, "shouldIgnore": False} for mode in modes]})
+                tree = repo.files(revision)
+                return self._json({"files": [_upload_mode(entry["path"], tree) for entry in asked]})
             if action == "branch":
                 if revision in {**repo.branches, **repo.tags}:
                     raise Refused(409, "Reference already exists")
@@ -335,8 +333,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return asked  # is there: nothing to send
         return {**asked, "actions": {"upload": {"href": f"{hub.url}/large/{asked['oid']}"}}}
 
-    def _upload_mode(path: str) -> dict[str, str]:
-        return {"path": path, "uploadMode": "lfs" if _is_large(path) else "regular"}
+    def _upload_mode(path: str, tree: Tree) -> dict[str, Any]:
+        """With the id of what is there: the client sends no file that is the same."""
+        large = _is_large(path)
+        there = _entry(path, tree[path]) if path in tree else {}
+        oid = there["lfs"]["oid"] if "lfs" in there else there.get("oid")
+        return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
 
     def _refs(refs: dict[str, str]) -> list[dict[str, str]]:
         return [{"name": name, "ref": f"refs/{name}", "targetCommit": sha} for name, sha in refs.items()]

@@ -19,7 +19,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
 from lagamc.publishing import create_repo, publish
-from tests.artifacts import NO_CHECKPOINTS, TWO_CHECKPOINTS, Trained, train_quickly
+from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly
 from tests.conftest import ROWS
 from tests.hub_server import READ_TOKEN, TOKEN, Hub
 
@@ -29,6 +29,7 @@ ENCODER = {
     *("1_Pooling/config.json", "config.json", "config_sentence_transformers.json", "model.safetensors"),
     *("modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"),
 }
+TWO_CHECKPOINTS = ["--eval_strategy", "steps", "--save_strategy", "steps", "--eval_steps", "2", "--save_steps", "2"]
 ADAPTER = COMMON | {f"sentence_encoder/{name}" for name in ENCODER}
 ADAPTER |= {"adapter_config.json", "adapter_model.safetensors"}
 
@@ -45,7 +46,7 @@ def pushing(owner: Hub, session_data: Path, tiny_t5: Path, tiny_encoder: Path, t
     """Trains with `--push_to_hub` to `you/run`."""
 
     def run(*more: str) -> Trained:
-        settings = ["--push_to_hub", "true", "--hub_model_id", "you/run", *more]
+        settings = ["--push_to_hub", "true", "--hub_model_id", "you/run", "--max_steps", "4", *more]
         return train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / "run", *settings)
 
     return run
@@ -197,14 +198,14 @@ def test_checkpoint_pushes(pushing: Any, owner: Hub, strategy: str) -> None:
     below = {
         "every_save": [],
         "checkpoint": ["last-checkpoint"],
-        "all_checkpoints": ["checkpoint-15", "checkpoint-30"],
+        "all_checkpoints": ["checkpoint-2", "checkpoint-4"],
     }
     copies = {f"{place}/{name}" for place in below[strategy] for name in ADAPTER}
     assert owner.received["you/run"] == ADAPTER | copies
     assert {*repo.files("trial")} == ADAPTER | copies | {".gitattributes"}
     assert {*repo.files("main")} == {".gitattributes"}
     assert repo.messages[-1] == "End of training"
-    assert {"Training in progress, step 15", "Training in progress, step 30"} <= {*repo.messages}
+    assert {"Training in progress, step 2", "Training in progress, step 4"} <= {*repo.messages}
     first = next(tree for sha, tree in repo.commits.items() if "lagamc_config.json" in tree)
     assert "## Results" not in first["README.md"].decode(), "nothing had been measured"
     assert [p.name for p in run.folder.iterdir() if p.name.startswith(".push-")] == []
@@ -299,7 +300,7 @@ def test_pushed_and_pulled_into_an_empty_cache_in_a_new_process(
     base = owner.make("them/t5", {p.name: p.read_bytes() for p in tiny_t5.iterdir()})
     trained_on = base.branches["main"]
     adapter = train_quickly(
-        Path("them/t5"), tiny_encoder, session_data, tmp_path / "adapter", "--lora_rank", "4", *NO_CHECKPOINTS
+        Path("them/t5"), tiny_encoder, session_data, tmp_path / "adapter", "--max_steps", "8", *NO_CHECKPOINTS
     )
     config = read_config(adapter.folder)
     assert (config.base_model, config.base_revision) == ("them/t5", trained_on)
