@@ -31,7 +31,7 @@ LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 # what is fetched of other people's models: never a pickle, code only where it is trusted, no other formats' folders
 GENERATOR_PATTERNS = ("*.json", "model*.safetensors", "vocab.txt", "merges.txt", "*.model", "README.md")
 ENCODER_PATTERNS = ("*.json", "*model*.safetensors", "*vocab.txt", "*merges.txt", "*.model")
-OTHER_FORMATS = ("onnx/*", "openvino/*", "checkpoint-*/*", "last-checkpoint/*", ".git/*")
+OTHER_FORMATS = ("*.fp16.*", "onnx/*", "openvino/*", "checkpoint-*/*", "last-checkpoint/*", ".git/*")
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,9 @@ def _reason(error: BaseException, name: str, revision: str | None, access: HubAc
         return f"the transfer of {name} broke off ({_say(lost)}){again}"
     if isinstance(error, OSError) and error.strerror:
         return f"{name} cannot be stored ({error.strerror}: {error.filename})"
-    return f"{name} failed ({_say(error)}){again if isinstance(error, OSError) else ''}"
+    if isinstance(error, OSError):
+        return f"the transfer of {name} failed ({_say(error)}){again}"
+    return f"{name} is refused ({_say(error)})"
 
 
 def _say(error: BaseException) -> str:

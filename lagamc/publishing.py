@@ -12,6 +12,7 @@ from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, hub_errors
 
 MESSAGE = "Upload LAGAMC model"
+COPY_PREFIX = ".push-"  # of folders with what is being sent while a training goes on
 
 
 def create_repo(

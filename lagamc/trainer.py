@@ -30,7 +30,7 @@ from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
 from lagamc.progress import replace_progress_bar
-from lagamc.publishing import create_repo, publish
+from lagamc.publishing import COPY_PREFIX, create_repo, publish
 from lagamc.training_args import LagamcTrainingArguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
@@ -258,7 +258,7 @@ class LagamcTrainer(Seq2SeqTrainer):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         # a copy: the checkpoint may be removed before it is sent
-        copy = tempfile.TemporaryDirectory(prefix=".push-", dir=self.args.output_dir)
+        copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=self.args.output_dir)
         copy_artifact(checkpoint_folder, copy.name)
         message = f"Training in progress, step {self.state.global_step}"
         places = [""]
