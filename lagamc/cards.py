@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -178,7 +179,7 @@ def license_of(folder: str | Path) -> str | None:
     path = Path(folder) / CARD_FILE
     try:
         named = ModelCard.load(path, ignore_metadata_errors=True).data.license if path.is_file() else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return None
     return named if isinstance(named, str) else None
 
