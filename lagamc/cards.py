@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sysconfig
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from lagamc.artifact import CARD_FILE, ArtifactConfig, card_digest, edited_card, library_versions
-from lagamc.errors import without_tokens
 from lagamc.labels import LabelBank
 from lagamc.thresholds import Thresholds
 
 TEMPLATE = "model_card.md"
 FEW_ROWS = 10  # training rows below which a label is named among the risks
-PROGRAMS = {"lagamc": "lagamc", "cli.py": "lagamc", "run_train.py": "python run_train.py"}
 # what Markdown or HTML could take for more than text; an underscore inside a word is none
 _MARKS = re.compile(r"[&<>|`*\[\]\\~$]|(?<!\w)_|_(?!\w)")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -159,29 +154,6 @@ def _figure(number: float, digits: int = 3) -> str:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
-
-
-def command_line(words: Sequence[str]) -> str | None:
-    """The command of a training run without secrets and home folder; None where Python was called in another way."""
-    program = PROGRAMS.get(Path(words[0]).name) if words else None
-    if program is None:
-        return None
-    shown: list[str] = []
-    for word in words[1:]:
-        secret = bool(shown) and re.fullmatch(r"--\w*_token", shown[-1]) is not None
-        shown.append("[token]" if secret else re.sub(r"^(--\w*_token)=.*", r"\1=[token]", word, flags=re.DOTALL))
-    line = shlex.join(shown).replace(str(Path.home()) + "/", "~/")
-    return without_tokens(f"{program} {line}")
-
-
-def license_of(folder: str | Path) -> str | None:
-    """The licence that the card in a model's folder names."""
-    path = Path(folder) / CARD_FILE
-    try:
-        named = ModelCard.load(path, ignore_metadata_errors=True).data.license if path.is_file() else None
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
-        return None
-    return named if isinstance(named, str) else None
 
 
 def without_evaluation(figures: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -49,6 +50,9 @@ class HubAccess:
     local_files_only: bool = False
     cache_dir: str | Path | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token", None if self.token == "" else self.token)
 
     def check_token(self) -> None:
         """A spoiled token would be quoted in the message of the library that sends it.
@@ -98,8 +102,8 @@ def split_reference(reference: str | Path, revision: str | None = None) -> tuple
         name, _, found = text.rpartition("@")
         if revision is not None and found != revision:
             raise LagamcError(f"{text}: expected one revision, found {found!r} and {revision!r}")
-    revision = found if revision is None else revision
-    if revision is not None and not str(revision).strip():
+    revision = found if revision is None else str(revision)
+    if revision is not None and not revision.strip():
         raise LagamcError(f"{text}: the revision is empty; expected a branch, a tag or a commit, as in you/name@main")
     if revision is not None and os.path.isdir(name):
         raise LagamcError(f"{text}: {name} is a folder here, which has no revision {revision!r}; leave it out")
@@ -224,6 +228,8 @@ def _reason(error: BaseException, name: str, revision: str | None, access: HubAc
         return f"the transfer of {name} broke off ({_say(lost)}){again}"
     if isinstance(error, OSError) and error.strerror:
         return f"{name} cannot be stored ({error.strerror}: {error.filename})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{name} cannot be reached: {constants.ENDPOINT} does not answer as a Hub does; check HF_ENDPOINT"
     if isinstance(error, OSError):
         return f"the transfer of {name} failed ({_say(error)}){again}"
     return f"{name} is refused ({_say(error)})"

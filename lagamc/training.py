@@ -16,7 +16,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from lagamc.artifact import ArtifactConfig, save_artifact
-from lagamc.cards import command_line, license_of, render_card
+from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
@@ -36,9 +36,6 @@ from lagamc.data import (
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import (
-    EMBEDDED,
-    EMBEDDED_HUB_NAME,
-    EMBEDDED_LICENSE,
     LoraSettings,
     add_lora,
     build_embedded,
@@ -55,6 +52,7 @@ from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.modeling import LagamcModel, LossSettings, check_lengths
+from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
@@ -197,7 +195,7 @@ def build_model(
         beam=model_arguments.beam,
         loss=settings.to_dict(),
         figures={
-            **_origin(model_arguments, base),
+            **model_origin(model_arguments, base),
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
             and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
             "lora_rank": model_arguments.lora_rank if lora else None,
@@ -206,22 +204,6 @@ def build_model(
         },
     )
     return model, config
-
-
-def _origin(arguments: ModelArguments, base: ModelFolder | None) -> dict[str, Any]:
-    """What the card says about the models that the run started from; folders are no names on the Hub."""
-    found: dict[str, Any] = {"sentence_encoder": arguments.sentence_encoder or EMBEDDED_HUB_NAME}
-    if base is None:
-        layers = f"{arguments.decoder_layers} decoder layer{'s' if arguments.decoder_layers > 1 else ''}"
-        found |= {"base_model": EMBEDDED_HUB_NAME, "generator": f"{EMBEDDED} all-MiniLM-L6-v2, {layers}"}
-    else:
-        found |= {"base_model": base.name, "base_revision": base.commit, "generator": base.name}
-        if base.commit is None:
-            found |= {"base_model": None, "generator": base.folder.resolve().name}
-    if arguments.sentence_encoder and Path(arguments.sentence_encoder).is_dir():
-        found["sentence_encoder"] = Path(arguments.sentence_encoder).resolve().name
-    found["license"] = arguments.license or (EMBEDDED_LICENSE if base is None else license_of(base.folder))
-    return found
 
 
 def train(arguments: Arguments) -> dict[str, Any]:
@@ -273,7 +255,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
-    config.figures |= _data_source(data_arguments)
+    config.figures |= data_origin(data_arguments)
     config.figures["command"] = command_line(sys.argv)
 
     callbacks = []
@@ -303,13 +285,6 @@ def train(arguments: Arguments) -> dict[str, Any]:
             say(f"the model is at {trainer.publish(training.output_dir, 'End of training').commit_url}")
     state.wait_for_everyone()
     return figures
-
-
-def _data_source(arguments: DataArguments) -> dict[str, str | None]:
-    name = arguments.dataset_name
-    if name and not Path(name).exists():
-        return {"dataset": name, "dataset_on_hub": name, "dataset_revision": arguments.dataset_revision}
-    return {"dataset": Path(name or arguments.data_dir or arguments.train_file or "").resolve().name}
 
 
 def measure_bridge(model: LagamcModel, say: Any) -> dict[str, float]:

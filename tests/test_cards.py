@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from lagamc import cli
 from lagamc.artifact import CARD_FILE, ArtifactConfig, read_config
-from lagamc.cards import command_line, license_of, render_card
+from lagamc.cards import render_card
 from lagamc.classifier import LagamcClassifier
 from lagamc.labels import LabelBank
 from tests.artifacts import Trained
@@ -198,33 +198,12 @@ def test_cross_entropy_alone_has_no_lambda(trained_whole: Trained, bank: LabelBa
     assert ", as it was |" in text
 
 
-def test_metadata_of_data_set_and_licence(trained_t5: Trained, bank: LabelBank, tmp_path: Path) -> None:
+def test_metadata_of_data_set_and_licence(trained_t5: Trained, bank: LabelBank) -> None:
     config = read_config(trained_t5.folder)
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# T5\n", encoding="utf-8")
-    config.figures |= {"dataset": "you/mail", "dataset_on_hub": "you/mail", "license": license_of(tmp_path)}
+    config.figures |= {"dataset": "you/mail", "dataset_on_hub": "you/mail", "license": "mit"}
     data = ModelCard(render_card(config, bank)).data
     assert (data.license, data.datasets) == ("mit", ["you/mail"])
     assert data.eval_results[0].dataset_type == "you/mail"
-    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n", encoding="utf-8")
-    assert license_of(tmp_path) is None
-    assert license_of(tmp_path / "nowhere") is None
-
-
-@pytest.mark.parametrize(
-    ("words", "shown"),
-    [
-        (["/x/bin/lagamc", "train", "--data_dir", "demo"], "lagamc train --data_dir demo"),
-        (["./run_train.py", "--config", "a b.yaml"], "python run_train.py --config 'a b.yaml'"),
-        (["run_train.py", "--hub_token", "secret"], "python run_train.py --hub_token '[token]'"),
-        (["run_train.py", "--hub_token=secret"], "python run_train.py '--hub_token=[token]'"),
-        (["run_train.py", "--hub_tokn", "hf_abcdefghijk"], "python run_train.py --hub_tokn [token]"),
-        (["run_train.py", "--data_dir", f"{Path.home()}/mail"], "python run_train.py --data_dir ~/mail"),
-        (["ipykernel_launcher.py", "-f", "kernel.json"], None),
-        ([], None),
-    ],
-)
-def test_training_command(words: list[str], shown: str | None) -> None:
-    assert command_line(words) == shown
 
 
 def test_fence_of_the_command_is_longer_than_its_own(trained_t5: Trained, bank: LabelBank) -> None:
