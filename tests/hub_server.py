@@ -75,7 +75,7 @@ class Hub:
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
         self.places: dict[str, str] = {}  # digest of a large file -> path by which it was asked for
         self.cuts: dict[str, deque[int]] = defaultdict(deque)  # end of a path -> bytes that are sent
-        self.failing: int | None = None  # status of every answer
+        self.failing: int | None = None  # status of every answer; 200 is a page of somebody else
         self._server = self._bind(0)
         self.port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -193,6 +193,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.names = {name.lower(): value for name, value in self.headers.items()}
             hub.requests.append((self.command, unquote(path), self.names.get("range")))
             try:
+                if hub.failing == 200:
+                    return self._content(b"<html>Log in to this network</html>", path, {})
                 if hub.failing:
                     raise Refused(hub.failing, "out of order")
                 self._route(path, body)

@@ -163,6 +163,7 @@ def test_private_repo(hub: Hub, shop: Repo, monkeypatch: pytest.MonkeyPatch, cap
     caplog.set_level(logging.DEBUG)
     messages = [refusal()]
     assert "there is no repo you/shop, or it is private; check the name, or log in with `hf auth login`" in messages[0]
+    assert refusal(token="") == messages[0]
     messages.append(refusal(token=READ_TOKEN))
     assert "there is no repo you/shop, or the token in use has no access to it" in messages[1]
     messages.append(refusal(token="hf_thistokenisrevokedABCDEFGHIJKL"))
@@ -351,6 +352,8 @@ def test_a_hub_that_is_out_of_order(hub: Hub, shop: Repo) -> None:
     assert "the Hub answered 500 (out of order)" in refusal()
     hub.failing = 429
     assert "the Hub answered 429" in refusal()
+    hub.failing = 200
+    assert f"you/shop cannot be reached: {hub.url} does not answer as a Hub does" in refusal()
 
 
 def test_an_incomplete_cache_is_no_model(hub: Hub, shop: Repo) -> None:
