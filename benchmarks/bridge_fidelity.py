@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from benchmarks.datasets import find_dataset
-from lagamc.artifact import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from lagamc.artifact import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import embedded_folder
 
 

@@ -30,10 +30,10 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from benchmarks.datasets import ROOT, find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
-from lagamc.artifact import load_sentence_encoder
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Example, read_examples
+from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise

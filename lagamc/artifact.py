@@ -1,9 +1,10 @@
-"""The published folder: writing, reading and checking it. Safetensors and JSON only.
+"""The published folder: what is in it, writing and checking it. Safetensors and JSON only.
 
 adapter_config.json, adapter_model.safetensors   trained with LoRA: a plain PEFT adapter
 generator/                                       trained without LoRA: loads with its Auto class
 sentence_encoder/                                loads with SentenceTransformer(folder)
 retrieval.safetensors                            trained with a retrieval term: its scale, offset, projection
+background.safetensors                           tuned: how near texts are to descriptions by chance
 lagamc_config.json                               everything else that a prediction depends on
 labels.json                                      label -> description
 README.md                                        the model card
@@ -15,37 +16,44 @@ import json
 import math
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import save_model
 
 from lagamc.calibration import Calibration
 from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
-from lagamc.generators import auto_class, load_config, load_generator, load_tokenizer, quiet_load
+from lagamc.hub import HubAccess, ModelFolder, resolve
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, LossBalance
-from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
-from lagamc.prompts import Prompt, ResponseCodec
+from lagamc.losses import LAMBDA_MODES
+from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.prompts import Prompt
 from lagamc.scoring import SCORES
 from lagamc.thresholds import Thresholds
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from lagamc.unseen import UNSEEN, Background
 
 FORMAT_VERSION = 1
 CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "README.md"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-RETRIEVAL_FILE = "retrieval.safetensors"
+RETRIEVAL_FILE, BACKGROUND_FILE = "retrieval.safetensors", "background.safetensors"
 GENERATOR_FOLDER, ENCODER_FOLDER = "generator", "sentence_encoder"
+# all that is ever published, and all that is fetched of a published model
+PUBLISHED = (
+    *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
+    *(
+        f"{part}/{pattern}"
+        for part in (GENERATOR_FOLDER, ENCODER_FOLDER)
+        for pattern in ("*.json", "*.safetensors", "*vocab.txt", "*merges.txt", "*.model")
+    ),
+)
 PACKAGES = ("torch", "transformers", "peft", "sentence-transformers", "accelerate")
 
 
@@ -75,6 +83,7 @@ class ArtifactConfig:
         bridge_fidelity: mean and minimum similarity over the bank's descriptions.
         figures: measured ones, for the card.
         versions: of the libraries at training.
+        card_digest: SHA-256 of the model card as it was written: another one was changed by hand.
         format_version: of this file.
     """
 
@@ -102,6 +111,7 @@ class ArtifactConfig:
     bridge_fidelity: dict[str, float] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    card_digest: str | None = None
     format_version: int = FORMAT_VERSION
 
 
@@ -110,8 +120,19 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
-def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig, card: str | None = None) -> None:
+def save_artifact(
+    model: LagamcModel,
+    folder: str | Path,
+    config: ArtifactConfig,
+    card: str | Callable[[ArtifactConfig, LabelBank], str] | None = None,
+) -> None:
     """Writes the published folder.
+
+    Args:
+        model: its weights and labels.
+        folder: is made where it is missing.
+        config: lambda and the versions in it are set to those of now.
+        card: the text of a model card that was written by hand, or what renders it from configuration and labels.
 
     Raises:
         LagamcError: the folder cannot be written.
@@ -129,7 +150,8 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
             else:
                 (folder / stale).unlink(missing_ok=True)
         if isinstance(generator, PeftModel):
-            generator.save_pretrained(str(folder), safe_serialization=True)
+            # embeddings are never adapted; to find that out, peft would ask the Hub
+            generator.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
             (folder / CARD_FILE).unlink(missing_ok=True)  # peft writes a card of its own
         else:
             generator.save_pretrained(folder / GENERATOR_FOLDER)
@@ -141,17 +163,34 @@ def save_artifact(model: LagamcModel, folder: str | Path, config: ArtifactConfig
             save_model(model.retrieval, str(folder / RETRIEVAL_FILE))
         else:
             (folder / RETRIEVAL_FILE).unlink(missing_ok=True)  # of an earlier run
+        write_background(folder, model.background)
         config.lambda_mode, config.lambda_value = model.balance.mode, float(model.balance.value.detach())
         config.lambda_minimum = model.balance.minimum
         config.lambda_state = {k: v.detach().flatten().tolist() for k, v in model.balance.state_dict().items()}
         config.versions = library_versions()
-        model.codec.bank.to_json(folder / LABELS_FILE)
+        bank = model.codec.bank
+        bank.to_json(folder / LABELS_FILE)
         if card is not None:
-            (folder / CARD_FILE).write_text(card, encoding="utf-8")
+            text = card if isinstance(card, str) else card(config, bank)
+            (folder / CARD_FILE).write_text(text, encoding="utf-8")
+            config.card_digest = config.card_digest if isinstance(card, str) else card_digest(text)
         write_config(folder, config)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise LagamcError(f"{folder}: the model cannot be written ({reason})") from error
+
+
+def write_background(folder: str | Path, background: Background | None) -> None:
+    """Writes what labels that were never trained are scored by; removes what was there where there is none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(folder) / BACKGROUND_FILE
+    if background is None:
+        path.unlink(missing_ok=True)
+    else:
+        background.save(path)
 
 
 def write_config(folder: str | Path, config: ArtifactConfig) -> None:
@@ -169,13 +208,47 @@ def write_config(folder: str | Path, config: ArtifactConfig) -> None:
 def published_files(folder: str | Path) -> list[str]:
     """The files of a folder that belong to the artifact, relative; nothing else is ever published."""
     folder = Path(folder)
-    names = [*ADAPTER_FILES, RETRIEVAL_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE]
-    files = [folder / name for name in names]
-    for part in (GENERATOR_FOLDER, ENCODER_FOLDER):
-        files += [
-            p for p in sorted((folder / part).rglob("*")) if p.suffix in (".json", ".safetensors", ".txt", ".model")
-        ]
-    return [str(path.relative_to(folder)) for path in files if path.is_file()]
+    found = [*folder.glob("*"), *(folder / GENERATOR_FOLDER).rglob("*"), *(folder / ENCODER_FOLDER).rglob("*")]
+    names = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
+    return sorted(name for name in names if is_published(name))
+
+
+def is_published(name: str) -> bool:
+    """Whether a file of this relative name belongs to an artifact."""
+    return any(fnmatchcase(name, pattern) for pattern in PUBLISHED)
+
+
+def find_artifact(reference: str | Path, revision: str | None = None, access: HubAccess | None = None) -> ModelFolder:
+    """The folder of a published model; one of the Hub is fetched, safetensors, JSON and the card alone.
+
+    Args:
+        reference: a folder, `you/name` or `you/name@revision`.
+        revision: branch, tag or commit.
+        access: token, cache and the rest.
+
+    Raises:
+        LagamcError: there is none.
+    """
+    return resolve(reference, PUBLISHED, revision, access)
+
+
+def edited_card(folder: str | Path, config: ArtifactConfig) -> str | None:
+    """The model card of a folder where it was changed by hand, None where it is as it was written.
+
+    Raises:
+        LagamcError: it is no text.
+    """
+    path = Path(folder) / CARD_FILE
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise LagamcError(f"{path}: cannot be read ({error})") from error
+    return None if text is None or config.card_digest in (None, card_digest(text)) else text
+
+
+def card_digest(text: str) -> str:
+    """By which a card that was changed by hand is known."""
+    return sha256(text.encode("utf-8")).hexdigest()
 
 
 def copy_artifact(source: str | Path, target: str | Path) -> None:
@@ -234,6 +307,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
     needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
     needed += [RETRIEVAL_FILE] if config.loss.get("retrieval_weight") else []
+    needed += [BACKGROUND_FILE] if UNSEEN in config.tuned else []
     missing = [name for name in needed if not (folder / name).is_file()]
     if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
         missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
@@ -244,134 +318,6 @@ def read_config(folder: str | Path) -> ArtifactConfig:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def load_sentence_encoder(name: str | Path, revision: str | None = None) -> SentenceTransformer:
-    """A sentence encoder from a folder or the Hub, on the CPU, without dropout.
-
-    Dropout would make a perfect response differ from its own target.
-
-    Raises:
-        LagamcError: there is none.
-    """
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        encoder = SentenceTransformer(
-            str(name), device="cpu", revision=revision, model_kwargs={"use_safetensors": True}
-        )
-        encoder_backbone(encoder).get_input_embeddings()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {reason}") from error
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return encoder
-
-
-def load_artifact(folder: str | Path, base_model: str | None = None) -> tuple[LagamcModel, ArtifactConfig]:
-    """Builds the model of a published folder, in evaluation mode on the CPU.
-
-    Args:
-        folder: as `save_artifact` wrote it.
-        base_model: in place of the recorded base model of an adapter.
-
-    Raises:
-        LagamcError: a part is missing or does not fit.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    bank = LabelBank.from_json(folder / LABELS_FILE)
-    encoder = load_sentence_encoder(folder / ENCODER_FOLDER)
-    _require_encoder(folder, encoder)
-    tokenizer: PreTrainedTokenizerBase
-    generator: Any
-    if config.base_model:
-        base = base_model or config.base_model
-        tokenizer = load_tokenizer(base, config.base_revision)
-        generator = load_generator(base, config.base_revision)
-        try:
-            generator = PeftModel.from_pretrained(generator, str(folder))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise LagamcError(f"{folder}: the adapter does not fit the base model {base!r}: {reason}") from error
-        _require_adapter(folder, generator)
-    else:
-        tokenizer = load_tokenizer(folder / GENERATOR_FOLDER)
-        try:
-            kind = auto_class(load_config(str(folder / GENERATOR_FOLDER)))
-            generator = quiet_load(kind, folder / GENERATOR_FOLDER, use_safetensors=True)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise LagamcError(f"{folder / GENERATOR_FOLDER}: the generator cannot be loaded: {reason}") from error
-    codec = ResponseCodec(bank, tokenizer, config.label_order, config.label_counts)
-    balance = LossBalance(config.lambda_mode, minimum=config.lambda_minimum)
-    _load_balance(balance, config, folder)
-    model = LagamcModel(
-        generator, encoder, tokenizer, codec, balance, LossSettings(**config.loss), config.label_vocabulary
-    )
-    _load_retrieval(model, folder)
-    return model.eval(), config
-
-
-def load_weights(model: LagamcModel, folder: str | Path) -> None:
-    """Puts the weights of a published folder, lambda included, into a model that is already built.
-
-    Raises:
-        LagamcError: a part is missing or does not fit.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    try:
-        _require_encoder(folder, model.sentence_encoder)
-        if isinstance(model.generator, PeftModel):
-            _require_adapter(folder, model.generator)
-            set_peft_model_state_dict(model.generator, load_peft_weights(str(folder), device="cpu"))
-        else:
-            load_model(model.generator, folder / GENERATOR_FOLDER / "model.safetensors")
-        # the whole encoder: some have trained modules behind their pooling
-        model.sentence_encoder.load_state_dict(load_sentence_encoder(folder / ENCODER_FOLDER).state_dict())
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise LagamcError(f"{folder}: the weights do not fit the model ({error})") from error
-    _load_retrieval(model, folder)
-    _load_balance(model.balance, config, folder)
-
-
-def _load_retrieval(model: LagamcModel, folder: Path) -> None:
-    if model.retrieval is not None:
-        try:
-            load_model(model.retrieval, folder / RETRIEVAL_FILE)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise LagamcError(f"{folder / RETRIEVAL_FILE}: the weights do not fit the model ({error})") from error
-
-
-def _load_balance(balance: LossBalance, config: ArtifactConfig, folder: Path) -> None:
-    shapes = balance.state_dict()
-    try:
-        balance.load_state_dict({k: torch.tensor(v).reshape(shapes[k].shape) for k, v in config.lambda_state.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise LagamcError(f"{folder / CONFIG_FILE}: lambda_state does not fit lambda_mode ({error})") from error
-
-
-def _require_encoder(folder: Path, encoder: SentenceTransformer) -> None:
-    names = [name for name, _ in encoder_backbone(encoder).named_parameters()]
-    _require_weights(folder / ENCODER_FOLDER / "model.safetensors", names)
-
-
-def _require_adapter(folder: Path, generator: PeftModel) -> None:
-    names = get_peft_model_state_dict(generator, save_embedding_layers=False)
-    _require_weights(folder / ADAPTER_FILES[1], names)
-
-
-def _require_weights(path: Path, names: Iterable[str]) -> None:
-    """Libraries start what is missing in a file at random and only warn; here it is an error."""
-    with safe_open(path, "pt") as file:
-        missing = sorted(set(names) - set(file.keys()))
-    if missing:
-        raise LagamcError(
-            f"{path}: {len(missing)} weights are missing, among them {missing[0]}; copy or pull the model again"
-        )
 
 
 def artifact_prompt(config: ArtifactConfig) -> Prompt:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
-from lagamc.artifact import ArtifactConfig, library_versions
+from lagamc.artifact import CARD_FILE, ArtifactConfig, card_digest, edited_card, library_versions
 from lagamc.labels import LabelBank
 from lagamc.thresholds import Thresholds
 
 TEMPLATE = "model_card.md"
+FEW_ROWS = 10  # training rows below which a label is named among the risks
+# what Markdown or HTML could take for more than text; an underscore inside a word is none
+_MARKS = re.compile(r"[&<>|`*\[\]\\~$]|(?<!\w)_|_(?!\w)")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def template_path() -> Path:
@@ -31,15 +39,17 @@ def template_path() -> Path:
 
 def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData:
     """The card's metadata; results only where the test rows were measured."""
-    evaluation = config.figures.get("evaluation", {})
-    base = config.base_model or config.figures.get("base_model")
+    figures = config.figures
+    evaluation = figures.get("evaluation", {})
+    on_hub = figures.get("dataset_on_hub")
     results = [
         EvalResult(
             task_type="text-classification",
             task_name="Multi-label text classification",
-            dataset_type=dataset,
+            dataset_type=on_hub or dataset,
             dataset_name=dataset,
             dataset_split="test",
+            dataset_revision=figures.get("dataset_revision"),
             metric_type="f1",
             metric_name=f"{average.capitalize()} F1",
             metric_value=round(evaluation[f"test_{average}_f1"], 4),
@@ -49,7 +59,9 @@ def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData
     ]
     return ModelCardData(
         library_name="lagamc",
-        base_model=None if base is None or Path(base).is_dir() else base,  # a folder is no Hub model
+        license=figures.get("license"),
+        base_model=_base_model(config),
+        datasets=[on_hub] if on_hub else None,
         tags=["multi-label-text-classification", "label-descriptions", "lagamc"],
         pipeline_tag="text-classification",
         model_name=title,
@@ -58,29 +70,104 @@ def card_data(config: ArtifactConfig, title: str, dataset: str) -> ModelCardData
 
 
 def render_card(
-    config: ArtifactConfig, bank: LabelBank, title: str = "LAGAMC model", dataset: str | None = None
+    config: ArtifactConfig,
+    bank: LabelBank,
+    title: str | None = None,
+    dataset: str | None = None,
 ) -> str:
     """The text of the model card.
 
     Args:
         config: of the model, with the figures measured.
         bank: its labels.
-        title: heading of the card.
-        dataset: name of the data set in the metadata.
+        title: heading of the card; None names the data set.
+        dataset: name of the data set in the metadata; None takes the recorded one.
     """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", "\\|")
+    dataset = dataset or config.figures.get("dataset") or "custom"
+    if title is None:
+        title = f"LAGAMC on {dataset}" if config.figures.get("dataset") else "LAGAMC model"
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "count": "{:,}".format, "figure": _figure, "percent": _percent}
     evaluation: dict[str, Any] = config.figures.get("evaluation", {})
-    thresholds = Thresholds(**config.thresholds)
-    fields = {**asdict(config), "versions": config.versions or library_versions()}
-    return environment.from_string(template_path().read_text(encoding="utf-8")).render(
+    per_label = evaluation.get("test_labels", {})
+    limits = Thresholds(**config.thresholds).values(bank.names).tolist()
+    command = str(config.figures.get("command") or "")
+    card = environment.from_string(template_path().read_text(encoding="utf-8")).render(
         **{
-            **fields,
-            "card_data": card_data(config, title, dataset or config.figures.get("dataset", "custom")).to_yaml(),
+            **asdict(config),
+            "figures": defaultdict(lambda: None, config.figures),
+            "versions": config.versions or library_versions(),
+            "card_data": card_data(config, title, dataset).to_yaml(),
             "title": title,
             "bank": bank,
-            "evaluation": evaluation,
-            "per_label": evaluation.get("test_labels"),
-            "thresholds": dict(zip(bank.names, thresholds.values(bank.names).tolist(), strict=True)),
+            "model_id": config.figures.get("model_id"),
+            "base_model_id": _base_model(config),
+            "base_commit": config.base_revision or config.figures.get("base_revision"),
+            "evaluation": defaultdict(lambda: None, evaluation),
+            "per_label": per_label if all(name in per_label for name in bank) else None,
+            "limits": dict(zip(bank.names, limits, strict=True)),
+            "few": FEW_ROWS,
+            "rare": [name for name in bank if 0 <= config.label_counts.get(name, -1) < FEW_ROWS],
+            "fence": "`" * max([3, *(len(run) + 1 for run in re.findall("`+", command))]),
         }
     )
+    return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
+
+
+def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank) -> bool:
+    """Writes the card of a folder anew, after its configuration has changed.
+
+    Args:
+        folder: of the model.
+        config: to be written after it: the card's digest is set.
+        bank: the labels.
+
+    Returns:
+        False where the card was changed by hand and is left as it is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if edited_card(folder, config) is not None:
+        return False
+    text = render_card(config, bank)
+    (Path(folder) / CARD_FILE).write_text(text, encoding="utf-8")
+    config.card_digest = card_digest(text)
+    return True
+
+
+def plain(text: object) -> str:
+    """A text as it stands on one line: nothing in it is taken for Markdown or HTML, and it cannot leave its cell."""
+    line = " ".join(_CONTROLS.sub(" ", str(text)).split())
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", line)
+
+
+def _figure(number: float, digits: int = 3) -> str:
+    return f"{number:.{digits}f}"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def without_evaluation(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a model whose thresholds or labels are no longer those that were measured."""
+    return {name: value for name, value in figures.items() if name not in ("evaluation", "calibration")}
+
+
+def _base_model(config: ArtifactConfig) -> str | None:
+    """Its name on the Hub; a folder has none."""
+    name = config.figures.get("base_model", config.base_model)
+    if name is None or Path(name).is_dir():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return str(name)

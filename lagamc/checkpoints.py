@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from lagamc.artifact import LABELS_FILE, read_config
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.publishing import COPY_PREFIX
 
 METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
 
@@ -92,6 +93,8 @@ def clear(folder: str | Path, keep: Path | None) -> None:
     for checkpoint in own:
         if checkpoint not in older:
             shutil.rmtree(checkpoint)
+    for copy in Path(folder).glob(f"{COPY_PREFIX}*"):  # a run that was killed could not remove it
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def check_labels(checkpoint: Path, bank: LabelBank) -> None:

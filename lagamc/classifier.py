@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,21 +11,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lagamc.artifact import ArtifactConfig, artifact_prompt, load_artifact, save_artifact
+from lagamc.artifact import ArtifactConfig, artifact_prompt, edited_card, find_artifact, save_artifact
 from lagamc.backbones import Reading
+from lagamc.cards import render_card, without_evaluation
 from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
+from lagamc.hub import HubAccess
 from lagamc.labels import LabelBank
+from lagamc.loading import load_artifact
 from lagamc.matcher import LabelMatcher, Match
 from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel, check_lengths
 from lagamc.prompts import ResponseCodec
+from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
@@ -70,27 +76,86 @@ class LagamcClassifier:
             raise LagamcError(f"device: {device!r} cannot be used here ({first_line(error)})") from error
         self.rules = DecisionRules(config, self.bank.names, model.retrieval is not None)
         self._decoders: dict[str, DescriptionDecoder] = {}
+        self.edited_card: str | None = None  # a model card that was changed by hand; it goes where the model goes
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str | None = None, base_model: str | None = None
+        cls,
+        name: str | Path,
+        device: str | None = None,
+        base_model: str | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        trust_remote_code: bool = False,
     ) -> LagamcClassifier:
-        """Loads the output folder of a training run.
+        """Loads a model from the output folder of a training run or from the Hub; safetensors and JSON alone.
 
         Args:
-            folder: as `run_train.py` wrote it.
+            name: a folder, `you/name`, or `you/name@revision`.
             device: where to compute.
             base_model: in place of the recorded base model of an adapter.
+            revision: branch, tag or commit of the repo.
+            token: of the Hub; None takes that of `HF_TOKEN` or `hf auth login`, False none.
+            local_files_only: takes what is in the cache and asks nobody.
+            cache_dir: None is the usual cache of the Hub.
+            trust_remote_code: whether Python code that comes with the base model or the sentence encoder may run.
 
         Raises:
-            LagamcError: the folder is no model, or a part is missing.
+            LagamcError: there is no such model, it cannot be fetched, or a part is missing.
         """
-        model, config = load_artifact(folder, base_model)
-        return cls(model, config, device)
+        access = HubAccess(token, local_files_only, cache_dir, trust_remote_code)
+        source = find_artifact(name, revision, access)
+        try:
+            model, config = load_artifact(source.folder, base_model, access)
+            classifier = cls(model, config, device)
+            classifier.edited_card = edited_card(source.folder, config)
+        except LagamcError as error:
+            raise (error if source.commit is None else LagamcError(f"{source}: {error}")) from error
+        return classifier
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the model as `from_pretrained` reads it."""
-        save_artifact(self.model, folder, self.current_config())
+    def save_pretrained(self, folder: str | Path, model_id: str | None = None) -> None:
+        """Writes the model as `from_pretrained` reads it, with its card.
+
+        Args:
+            folder: is made where it is missing.
+            model_id: the name on the Hub that the card gives.
+        """
+        config = self.current_config()
+        config.figures = {**config.figures, "model_id": model_id}
+        save_artifact(self.model, folder, config, self.edited_card or render_card)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        commit_message: str = MESSAGE,
+    ) -> CommitInfo:
+        """Publishes the model with its card: the files of the model folder and no other.
+
+        Args:
+            name: `you/name`; the repo is made where it is missing.
+            private: whether only you see it; None is your default. A repo that is there stays as it is.
+            revision: branch, made where it is missing; None is `main`.
+            token: with the right to write; None takes that of `HF_TOKEN` or `hf auth login`.
+            commit_message: of the commit.
+
+        Returns:
+            the commit: `oid`, which `from_pretrained` takes as revision, and `commit_url`.
+
+        Raises:
+            LagamcError: the repo cannot be made or written to.
+        """
+        access = HubAccess(token)
+        repo = create_repo(name, private, revision, access)
+        with tempfile.TemporaryDirectory(prefix="lagamc-") as folder:
+            self.save_pretrained(folder, repo)
+            return publish(folder, repo, revision, commit_message, access=access)
 
     def current_config(self) -> ArtifactConfig:
         """The configuration with the thresholds and calibration in use."""
@@ -158,6 +223,7 @@ class LagamcClassifier:
             **self.rules.to_dict([name for name in descriptions if name in untrained]),
             max_response_length=max(self.config.max_response_length, longest),
             untrained=[name for name in bank if name in untrained],
+            figures=without_evaluation(self.config.figures),
         )
         check_lengths(model, config.max_input_length, longest)
         return LagamcClassifier(model, config, str(self.device))
@@ -280,7 +346,13 @@ class LagamcClassifier:
         read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
         self.model.background = Background.of(read)
         evidence[UNSEEN] = self.model.background.standardise(read, self._descriptions)[..., None]
-        return self.rules.tune(evidence, true, goal)
+        figures = self.rules.tune(evidence, true, goal)
+        # what was measured before is no figure of these thresholds, nor is a card that was written for them
+        measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}
+        kept = without_evaluation(self.config.figures)
+        self.config.figures = {**kept, "calibration": measured, "tuned_rows": len(texts)}
+        self.edited_card = None
+        return figures
 
     def evidence(
         self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None

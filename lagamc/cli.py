@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from lagamc.errors import LagamcError
+from lagamc.errors import LagamcError, without_tokens
 
 # package -> the extra of setup.cfg that brings it
 EXTRAS = {
@@ -20,6 +20,7 @@ EXTRAS = {
     "openai": "describe",
     "requests": "describe",
 }
+MODEL_HELP = "output folder of run_train.py, or a model of the Hub: you/name or you/name@revision"
 EXIT_CODES = "exit codes: 0 done, 2 bad input or usage, 1 a failure of ours"
 
 
@@ -49,7 +50,7 @@ def train(arguments: Sequence[str], prog: str = "lagamc train") -> None:
 def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     """`lagamc predict`: labels for every row of a file."""
     parser = _Parser(prog, "Predict labels for every text of a file.")
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="output folder of run_train.py")
+    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="JSONL, CSV or Parquet; - is the standard input"
     )
@@ -91,7 +92,7 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
 def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     """`lagamc evaluate`: figures of a model on labelled examples, as JSON; tunes its thresholds where asked to."""
     parser = _Parser(prog, "Measure a model on labelled examples and print the figures as JSON.")
-    parser.add_argument("model", metavar="MODEL", help="output folder of run_train.py")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("file", metavar="FILE", help="labelled examples: JSONL, CSV or Parquet")
     parser.add_argument("--text_column", default="text", help="column of the text")
     parser.add_argument("--labels_column", default="labels", help="column of the labels")
@@ -107,27 +108,42 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     _add_device(parser)
     options = parser.parse_args(arguments)
 
-    from lagamc.artifact import LABELS_FILE, read_config, write_config
+    from lagamc.artifact import LABELS_FILE, find_artifact, read_config, write_background, write_config
+    from lagamc.cards import rewrite_card
     from lagamc.classifier import LagamcClassifier
     from lagamc.data import Columns, read_examples
     from lagamc.labels import LabelBank
     from lagamc.training import evaluate as run
 
     quiet_libraries()
-    read_config(options.model)
-    bank = LabelBank.from_json(os.path.join(options.model, LABELS_FILE))
+    source = find_artifact(options.model)
+    if options.tune and source.commit is not None:
+        raise LagamcError(
+            f"{source}: --tune writes into the model's folder, and this model is on the Hub; tune in Python instead "
+            "(`classifier.tune`), and save it or push it to a repo of your own"
+        )
+    read_config(source.folder)
+    bank = LabelBank.from_json(source.folder / LABELS_FILE)
     columns = Columns(options.text_column, options.labels_column)
     examples = read_examples(options.file, bank, columns, options.unlabelled)
-    classifier = LagamcClassifier.from_pretrained(options.model, options.device)
+    classifier = LagamcClassifier.from_pretrained(source.folder, options.device)
     settings = {"batch_size": options.batch_size, "progress": "evaluating"}
     figures = {}
     if options.tune:
         texts, labels = [e.text for e in examples], [e.labels for e in examples]
         figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
+        config = classifier.current_config()
         try:
-            write_config(options.model, classifier.current_config())
+            if not rewrite_card(source.folder, config, bank):
+                print(
+                    f"warning: {source.folder}: the model card was changed by hand and is left as it is; the figures "
+                    "and thresholds in it are those from before",
+                    file=sys.stderr,
+                )
+            write_background(source.folder, classifier.model.background)
+            write_config(source.folder, config)
         except OSError as error:
-            raise LagamcError(f"{options.model}: thresholds cannot be written ({error.strerror})") from error
+            raise LagamcError(f"{source.folder}: thresholds cannot be written ({error.strerror})") from error
     figures |= run(classifier, examples, scores=options.scores, goal=options.goal, **settings)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
@@ -162,7 +178,7 @@ def report(arguments: Sequence[str], prog: str = "lagamc report") -> None:
 def serve(arguments: Sequence[str], prog: str = "lagamc serve") -> None:
     """`lagamc serve`: a page to try a model, for this machine alone unless --host says otherwise."""
     parser = _Parser(prog, "Show a page to try a model: texts, thresholds, labels, files. Stop it with Ctrl-C.")
-    parser.add_argument("model", metavar="MODEL", help="output folder of run_train.py")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no password")
     parser.add_argument("--port", type=_port, default=7860, help="port to listen on")
     parser.add_argument(
@@ -281,7 +297,7 @@ def quiet_libraries() -> None:
 
 
 def _fail(error: LagamcError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {without_tokens(str(error))}", file=sys.stderr)
     return 2
 
 

@@ -45,6 +45,12 @@ class ModelArguments:
     )
     sentence_encoder_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
     train_sentence_encoder: bool = field(default=True, metadata={"help": "Whether the sentence encoder is trained."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Whether Python code that comes with a model of the Hub may run."}
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "Licence named in the model card, such as mit; default: the base model's."}
+    )
     decoder_layers: int = field(default=2, metadata={"help": "Decoder layers of the embedded generator, 1 to 6."})
     lora: bool | None = field(
         default=None,

@@ -12,8 +12,7 @@ from lagamc.calibration import Calibration, expected_calibration_error, fit_cali
 from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
 from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
-
-UNSEEN = "unseen"  # the scores of labels that were never trained, beside the kinds in `SCORES`
+from lagamc.unseen import UNSEEN
 
 
 class DecisionRules:

@@ -15,8 +15,8 @@ import jinja2
 import numpy as np
 from tqdm.auto import tqdm
 
-from lagamc.artifact import load_sentence_encoder
 from lagamc.data import Columns, Example, parse_example, parse_label_names, read_rows
+from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import embedded_folder
 from lagamc.labels import NEAR_DUPLICATE_SIMILARITY, LabelBank, strip_final_stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 
 
@@ -24,3 +26,15 @@ class LagamcError(ValueError):
         if len(problems) > limit:
             lines.append(f"  - ... and {len(problems) - limit} more")
         return cls("\n".join(lines))
+
+
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{6,}")
+
+
+def without_tokens(text: str, *tokens: str | bool | None) -> str:
+    """The text with every token of the Hub in it replaced: those given, the environment's, and what looks like one."""
+    known = [*tokens, os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
+    for token in known:
+        if isinstance(token, str) and len(token.strip()) > 5:
+            text = text.replace(token.strip(), "[token]")
+    return _TOKEN.sub("[token]", text)

@@ -28,11 +28,13 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lagamc.errors import LagamcError
+from lagamc.hub import GENERATOR_PATTERNS, OTHER_FORMATS, HubAccess, ModelFolder, resolve
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"  # what it is called on the Hub
+EMBEDDED_LICENSE = "apache-2.0"  # of its weights
 # where LoRA goes when nothing is said (paper, section 6: rank 2 on T5)
 LORA_TARGETS = {
     "t5": ["q", "v"],
@@ -84,10 +86,19 @@ def embedded_folder() -> Path:
     return Path(get_model_path())
 
 
-def load_tokenizer(name: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a generator, with an end token (BERT-like ones end with their separator)."""
+def find_generator(name: str | Path, revision: str | None = None, access: HubAccess | None = None) -> ModelFolder:
+    """The folder of a generator; one of the Hub is fetched.
+
+    Raises:
+        LagamcError: there is none.
+    """
+    return resolve(name, GENERATOR_PATTERNS, revision, access, "generator", (*OTHER_FORMATS, "*/*"))
+
+
+def load_tokenizer(name: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in a generator's folder, with an end token (BERT-like ones end with their separator)."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise LagamcError(f"no tokenizer can be loaded from {str(name)!r}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
@@ -163,26 +174,27 @@ def auto_class(config: Any) -> Any:
     )
 
 
-def load_generator(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A generator from a folder or the Hub, safetensors only.
+def load_generator(name: str | Path, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A generator from a folder, safetensors only, in float32.
 
     Raises:
         LagamcError: nothing is there, it has no weights, weights do not fit, or it is of another architecture.
     """
-    kind = auto_class(load_config(name, revision))
+    kind = auto_class(load_config(name, trust_remote_code))
+    settings = {"use_safetensors": True, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
     try:
-        return quiet_load(kind, name, revision=revision, use_safetensors=True, dtype=dtype or torch.float32)
+        return quiet_load(kind, name, **settings)
     except (OSError, ValueError, RuntimeError) as error:
-        raise LagamcError(f"no generator can be loaded from {name!r}: {first_line(error)}") from error
+        raise LagamcError(f"no generator can be loaded from {str(name)!r}: {first_line(error)}") from error
 
 
-def load_config(name: str, revision: str | None = None) -> Any:
-    """The `transformers` configuration of a generator."""
+def load_config(name: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` configuration in a generator's folder."""
     try:
-        return AutoConfig.from_pretrained(name, revision=revision)
+        return AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise LagamcError(
-            f"no model can be loaded from {name!r}: {first_line(error)} Give a folder with config.json and "
+            f"no model can be loaded from {str(name)!r}: {first_line(error)} Give a folder with config.json and "
             "model.safetensors, the name of a Hub model, or leave --model_name_or_path out for the embedded one."
         ) from error
 
@@ -215,8 +227,13 @@ def quiet_load(kind: Any, name: str | Path, **settings: Any) -> Any:
     return model
 
 
-def add_lora(generator: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+def add_lora(generator: PreTrainedModel, settings: LoraSettings, base: ModelFolder | None = None) -> PeftModel:
     """Wraps a generator with LoRA; all other weights are frozen.
+
+    Args:
+        generator: the base model.
+        settings: of the adapters.
+        base: where the base model came from, for those who load the adapter with peft alone.
 
     Raises:
         LagamcError: the architecture has no default targets, or the named ones do not exist in it.
@@ -235,8 +252,10 @@ def add_lora(generator: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         lora_dropout=settings.dropout,
         target_modules=targets,
     )
+    if base is not None:
+        generator.name_or_path = base.name
     try:
-        return get_peft_model(generator, config)
+        return get_peft_model(generator, config, revision=None if base is None else base.commit)
     except ValueError as error:
         names = sorted({n.rsplit(".", 1)[-1] for n, m in generator.named_modules() if isinstance(m, torch.nn.Linear)})
         raise LagamcError(f"lora_targets: expected some of {names}, found {targets}") from error

@@ -15,6 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lagamc.app import MAX_CHARACTERS, MAX_UPLOAD, STYLE, LabelPage, theme
+from lagamc.artifact import find_artifact
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import read_rows
 from lagamc.errors import LagamcError
@@ -134,7 +135,7 @@ def serve(
     """Shows the page of a model until it is stopped.
 
     Args:
-        model: output folder of a run.
+        model: output folder of a run, `you/name` or `you/name@revision`.
         host: address to listen on.
         port: to listen on.
         device: where to compute.
@@ -143,9 +144,10 @@ def serve(
     Raises:
         LagamcError: the model or the examples cannot be read, or the address not be listened on.
     """
-    texts = example_texts(model, examples)
-    classifier = LagamcClassifier.from_pretrained(model, device)
-    title = f"LAGAMC: {Path(model).resolve().name}"
+    source = find_artifact(model)
+    texts = example_texts(str(source.folder), examples)
+    classifier = LagamcClassifier.from_pretrained(source.folder, device)
+    title = f"LAGAMC: {source if source.commit else source.folder.resolve().name}"
     with tempfile.TemporaryDirectory(prefix="lagamc-") as folder:  # uploads and predictions go when the page does
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = LabelPage(classifier, texts, title).build()

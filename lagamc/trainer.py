@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from transformers import EvalPrediction, Seq2SeqTrainer, Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
-from lagamc.artifact import ArtifactConfig, load_weights, save_artifact
+from lagamc.artifact import ArtifactConfig, copy_artifact, save_artifact
+from lagamc.cards import render_card
 from lagamc.data import LOSS_IGNORE, pad
 from lagamc.decoding import DescriptionDecoder
 from lagamc.errors import LagamcError
+from lagamc.hub import HubAccess
+from lagamc.loading import load_weights
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
 from lagamc.progress import replace_progress_bar
+from lagamc.publishing import COPY_PREFIX, create_repo, publish
 from lagamc.training_args import LagamcTrainingArguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
@@ -43,6 +54,8 @@ class LagamcTrainer(Seq2SeqTrainer):
 
     model: LagamcModel
     args: LagamcTrainingArguments
+    hub_model_id: Any
+    push_in_progress: Any
 
     def __init__(
         self, model: LagamcModel, args: LagamcTrainingArguments, artifact_config: ArtifactConfig, **settings: Any
@@ -52,6 +65,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         self.model_accepts_loss_kwargs = False
         self.artifact_config = artifact_config
         replace_progress_bar(self)
+        self.artifact_config.figures["model_id"] = self.hub_model_id
         self._decoder: DescriptionDecoder | None = None  # of one evaluation, and the bank's embeddings in it
         self._bank: Tensor | None = None
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -191,13 +205,84 @@ class LagamcTrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            save_artifact(self.model, output_dir or str(self.args.output_dir), self.artifact_config)
+            save_artifact(self.model, output_dir or str(self.args.output_dir), self.artifact_config, render_card)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         load_weights(self.model, str(self.state.best_model_checkpoint))
+
+    # the Hub: the base class would send the whole output folder, texts and a pickle with the token included
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repo, before anything is trained."""
+        if self.is_world_process_zero():
+            name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+            private = self.args.hub_private_repo if private is None else private
+            self.hub_model_id = create_repo(name, private, self.args.hub_revision, self._access(token))
+            self.push_in_progress = None
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Saves the model and sends what belongs to it; see `lagamc.publishing.publish`."""
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+            self.artifact_config.figures["model_id"] = self.hub_model_id
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        send = partial(self.publish, self.args.output_dir, commit_message, revision=revision, token=token)
+        return send() if blocking else HfApi().run_as_future(send)
+
+    def publish(self, folder: Any, message: str | None, below: str = "", **settings: Any) -> CommitInfo:
+        """Sends the published files of a folder to the repo of this run."""
+        revision = settings.get("revision") or self.args.hub_revision
+        access = self._access(settings.get("token"))
+        return publish(folder, str(self.hub_model_id), revision, message or "End of training", below, access)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Sends the model of a checkpoint while the training goes on; never what only resuming needs."""
+        strategy = self.args.hub_strategy
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not self.is_world_process_zero() or strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        # a copy: the checkpoint may be removed before it is sent
+        copy = tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=self.args.output_dir)
+        copy_artifact(checkpoint_folder, copy.name)
+        message = f"Training in progress, step {self.state.global_step}"
+        places = [""]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            places.append("last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name)
+
+        def send() -> None:
+            with copy:
+                for below in places:
+                    self.publish(copy.name, message, below)
+
+        job = HfApi().run_as_future(send)
+        job.add_done_callback(_warn_of_failed_push)
+        jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
+        self.push_in_progress = PushInProgress(jobs)
+
+    def _access(self, token: str | None = None) -> HubAccess:
+        return HubAccess(token or self.args.hub_token)
+
+
+def _warn_of_failed_push(job: Future[None]) -> None:
+    error = job.exception()
+    if error is not None:
+        logger.warning("a checkpoint was not pushed, the training goes on: %s", error)
 
 
 def collapse_message(figure: float) -> str:

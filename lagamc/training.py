@@ -15,7 +15,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
-from lagamc.artifact import ArtifactConfig, load_sentence_encoder, save_artifact
+from lagamc.artifact import ArtifactConfig, save_artifact
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
@@ -33,24 +33,26 @@ from lagamc.data import (
     read_examples,
     read_hub_split,
 )
+from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import (
-    EMBEDDED,
-    EMBEDDED_HUB_NAME,
     LoraSettings,
     add_lora,
     build_embedded,
     embedded_folder,
+    find_generator,
     load_config,
     load_generator,
     load_tokenizer,
     refuse_half_precision,
     trainable_parameters,
 )
+from lagamc.hub import HubAccess, ModelFolder
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.modeling import LagamcModel, LossSettings, check_lengths
+from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
@@ -136,16 +138,20 @@ def build_model(
 ) -> tuple[LagamcModel, ArtifactConfig]:
     """Generator, sentence encoder and lambda as the arguments say, and the configuration that goes with them."""
     name = model_arguments.model_name_or_path
+    access = HubAccess(trust_remote_code=model_arguments.trust_remote_code)
     tokenizer: PreTrainedTokenizerBase
     generator: Any
     lora = name is not None if model_arguments.lora is None else model_arguments.lora
+    base: ModelFolder | None = None
     if name is None:
         tokenizer = load_tokenizer(embedded_folder())
         generator = build_embedded(tokenizer, model_arguments.decoder_layers)
     else:
-        refuse_half_precision(load_config(name, model_arguments.model_revision).model_type, mixed_precision)
-        tokenizer = load_tokenizer(name, model_arguments.model_revision)
-        generator = load_generator(name, model_arguments.model_revision)
+        base = find_generator(name, model_arguments.model_revision, access)
+        name, trusted = base.name, access.trust_remote_code
+        refuse_half_precision(load_config(base.folder, trusted).model_type, mixed_precision)
+        tokenizer = load_tokenizer(base.folder, trusted)
+        generator = load_generator(base.folder, trusted)
     if lora:
         targets = tuple(part.strip() for part in (model_arguments.lora_targets or "").split(",") if part.strip())
         generator = add_lora(
@@ -153,9 +159,10 @@ def build_model(
             LoraSettings(
                 model_arguments.lora_rank, model_arguments.lora_alpha, model_arguments.lora_dropout, targets or None
             ),
+            base,
         )
     encoder = load_sentence_encoder(
-        model_arguments.sentence_encoder or embedded_folder(), model_arguments.sentence_encoder_revision
+        model_arguments.sentence_encoder or embedded_folder(), model_arguments.sentence_encoder_revision, access
     )
     encoder.requires_grad_(model_arguments.train_sentence_encoder)
     counts = data.report.label_counts["train"]
@@ -183,13 +190,14 @@ def build_model(
         label_counts=counts,
         label_vocabulary=model_arguments.label_vocabulary,
         base_model=name if lora else None,
-        base_revision=model_arguments.model_revision if lora else None,
+        base_revision=base.commit if base is not None and lora else None,
         minimum_similarity=model_arguments.minimum_similarity,
         beam=model_arguments.beam,
         loss=settings.to_dict(),
         figures={
-            "base_model": name or EMBEDDED_HUB_NAME,
-            "generator": name or f"{EMBEDDED} all-MiniLM-L6-v2, {model_arguments.decoder_layers} decoder layers",
+            **model_origin(model_arguments, base),
+            "sentence_encoder_trained": model_arguments.train_sentence_encoder
+            and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
             "lora_rank": model_arguments.lora_rank if lora else None,
             "trainable_parameters": trainable,
             "total_parameters": total,
@@ -247,9 +255,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
-    source = data_arguments.dataset_name or data_arguments.data_dir or data_arguments.train_file or ""
-    config.figures["dataset"] = Path(source).name
-    config.figures["command"] = " ".join(sys.argv)
+    config.figures |= data_origin(data_arguments)
+    config.figures["command"] = command_line(sys.argv)
 
     callbacks = []
     if training.early_stopping_patience:
@@ -269,15 +276,13 @@ def train(arguments: Arguments) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if state.is_main_process:
         figures = finish(trainer, model, config, data, training.threshold_goal, say)
-        save_artifact(
-            model,
-            training.output_dir,
-            config,
-            render_card(config, data.bank, f"LAGAMC on {config.figures['dataset']}"),
-        )
+        save_artifact(model, training.output_dir, config, render_card)
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         say(f"the model is in {training.output_dir}")
+        if training.push_to_hub:
+            say(f"pushing to {trainer.hub_model_id}")
+            say(f"the model is at {trainer.publish(training.output_dir, 'End of training').commit_url}")
     state.wait_for_everyone()
     return figures
 
@@ -317,7 +322,7 @@ def finish(
         + f"; {config.scores} scores are the default, their calibration error "
         f"{tuned[config.scores]['ece_before']:.4f} before and {tuned[config.scores]['ece_after']:.4f} after"
     )
-    config.figures["calibration"] = {k: round(v, 4) for k, v in tuned[config.scores].items() if k != "goal"}
+    config.figures.pop("tuned_rows")  # the development rows, of which the card speaks anyway
     config.figures["collapse"] = round(model.collapse(), 4)
     if config.figures["collapse"] > COLLAPSE_LIMIT:
         say(f"warning: {collapse_message(config.figures['collapse'])}")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from lagamc.errors import LagamcError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+UNSEEN = "unseen"  # what these scores are called beside `accurate` and `fast` ones
 SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
 
 
@@ -34,6 +40,27 @@ class Background:
     def of(cls, texts: np.ndarray) -> Background:
         """From unit embeddings, (texts, dimensions)."""
         return cls(texts.mean(axis=0), np.cov(texts, rowvar=False, bias=True).reshape(texts.shape[1], -1))
+
+    def save(self, path: Path) -> None:
+        """Writes it as safetensors, float32."""
+        save_file({"mean": self.mean.astype(np.float32), "covariance": self.covariance.astype(np.float32)}, path)
+
+    @classmethod
+    def load(cls, path: Path, dimensions: int) -> Background:
+        """What `save` wrote, for embeddings of some dimensions.
+
+        Raises:
+            LagamcError: it is damaged or belongs to another encoder.
+        """
+        try:
+            found = load_file(path)
+            mean, covariance = found["mean"], found["covariance"]
+            fits = mean.shape == (dimensions,) and covariance.shape == (dimensions, dimensions)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
+        if not fits or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise LagamcError(f"{path}: expected finite numbers for {dimensions} dimensions, found {mean.shape}")
+        return cls(mean.astype(np.float64), covariance.astype(np.float64))
 
     def standardise(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
         """Standard deviations by which each cosine is above its mean, (texts, labels).

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from tests.hub_server import HUB, Hub  # first: it names itself to all that reads the environment
+
+# isort: split
 
 import pytest
 import torch
@@ -29,7 +34,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from lagamc.artifact import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import LoraSettings, add_lora, load_generator, load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
@@ -258,6 +263,32 @@ def tiny_t5_encoder(tiny_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     modules = [transformer, Pooling(width, "mean"), Dense(width, 12, bias=False), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hub_home() -> Iterator[None]:
+    """Where the client of the Hub keeps its cache goes with the tests."""
+    yield
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def serving_hub() -> Iterator[Hub]:
+    HUB.start()
+    yield HUB
+    HUB.stop()
+
+
+@pytest.fixture
+def hub(serving_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub that the client of this process talks to, and an empty cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
+    serving_hub.reset()
+    yield serving_hub
+    serving_hub.reset()
 
 
 @pytest.fixture(scope="session", autouse=True)

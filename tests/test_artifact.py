@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from lagamc.artifact import copy_artifact, load_weights, published_files, read_config
+from lagamc.artifact import copy_artifact, published_files, read_config
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.generators import build_embedded, embedded_folder, load_tokenizer, quiet_load
+from lagamc.loading import load_weights
 from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS
 

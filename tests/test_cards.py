@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
-from lagamc.artifact import ArtifactConfig, read_config
+from lagamc import cli
+from lagamc.artifact import CARD_FILE, ArtifactConfig, read_config
 from lagamc.cards import render_card
+from lagamc.classifier import LagamcClassifier
 from lagamc.labels import LabelBank
 from tests.artifacts import Trained
 
@@ -54,20 +59,21 @@ def test_card_of_every_kind(case: tuple[str, ArtifactConfig], bank: LabelBank) -
     assert card.data.library_name == "lagamc"
     assert card.data.pipeline_tag == "text-classification"
     assert text.count("# Shop mail") == 1
-    assert all(f"`{name}` | {description} |" in text for name, description in bank.items())
+    assert all(f"| {name} | {description} |" in text for name, description in bank.items())
 
     adapter = kind.startswith("adapter")
     assert card.data.base_model is None  # a folder is no name on the Hub
-    config.base_model = "google/flan-t5-large" if adapter else None
+    config.figures |= {"base_model": "google/flan-t5-large", "base_revision": "0" * 40}
     again = ModelCard(render_card(config, bank))
-    assert again.data.base_model == config.base_model
+    assert again.data.base_model == "google/flan-t5-large"
+    assert f"revision `{'0' * 40}`" in again.content
     assert ("LoRA rank" in text) == adapter
 
     evaluation = config.figures["evaluation"]
     if kind.endswith("without test"):
         assert results(card) == {}
         assert "| test" not in text
-        assert "test rows" not in text
+        assert "| test rows |" not in text
     else:
         assert results(card) == {
             "Micro F1": round(evaluation["test_micro_f1"], 4),
@@ -75,7 +81,7 @@ def test_card_of_every_kind(case: tuple[str, ArtifactConfig], bank: LabelBank) -
         }
         assert card.data.eval_results[0].dataset_name == "shop-mail"
         assert f"| test | {evaluation['test_micro_f1']:.4f} | {evaluation['test_macro_f1']:.4f} |" in text
-    assert f"| development | {evaluation['dev_micro_f1']:.4f} | {evaluation['dev_macro_f1']:.4f} |" in text
+    assert f"flatters the model) | {evaluation['dev_micro_f1']:.4f} | {evaluation['dev_macro_f1']:.4f} |" in text
 
 
 def test_tables_have_rows_of_one_width(case: tuple[str, ArtifactConfig], bank: LabelBank) -> None:
@@ -107,17 +113,39 @@ def test_figure_of_zero_is_a_result(trained_t5: Trained, bank: LabelBank) -> Non
     assert results(ModelCard(render_card(config, bank))) == {"Micro F1": 0.0, "Macro F1": 0.0}
 
 
-def test_pipes_and_line_breaks_stay_in_their_cell(trained_whole: Trained) -> None:
-    bank = LabelBank({"a|b": "This | that", "c": "Other\nthings"})
-    text = render_card(read_config(trained_whole.folder), bank)
-    assert "| `a\\|b` | This \\| that |" in text
-    assert "| `c` | Other things |" in text
+ODD = {
+    "a|b `x`": "This | that",
+    "<script>alert(1)</script>": "Other\nthings \\| and \\",
+    "*bold* _under_ wrong_item": "[link](http://x.y) ![picture](z) <b>bold</b> $x$ ~~gone~~ &amp; & co",
+    "{{ 7 * 7 }}": "{% if x %} \u202ebackwards\u202c",
+    "émoji 👩\u200d👧": "# no heading",
+}
+
+
+def test_odd_labels_stay_in_their_cell_as_they_are(trained_whole: Trained) -> None:
+    markdown_it = pytest.importorskip("markdown_it")
+    bank = LabelBank(ODD)
+    config = read_config(trained_whole.folder)
+    config.figures["dataset"] = "my | `data` <i>"
+    config.untrained = list(ODD)
+    config.figures.pop("evaluation")
+    text = render_card(config, bank)
+    html = markdown_it.MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(ModelCard(text).text)
+    assert not re.findall(r"<(script|b|i|em|strong|img|del)\b", html)
+    assert "<h1>LAGAMC on my | `data` &lt;i&gt;</h1>" in html
+    assert html.count("http://x.y") == 1
+    assert 'href="http://x.y"' not in html
+    rows = [re.findall(r"<td>(.*?)</td>", row, flags=re.DOTALL) for row in html.split("<tr>")]
+    shown = {unescape(row[0]): unescape(row[1]) for row in rows if len(row) == 3}
+    expected = {name: " ".join(re.sub("[\u202c\u202e]", " ", text).split()) for name, text in bank.items()}
+    assert shown == expected
 
 
 def test_thresholds_are_shown(trained_t5: Trained, bank: LabelBank) -> None:
     config = read_config(trained_t5.folder)
     config.thresholds = {"goal": "macro_f1", "overall": 0.31, "per_label": {"late": 0.77}}
-    rows = {line.split("`")[1]: line for line in render_card(config, bank).splitlines() if line.startswith("| `")}
+    lines = [line for line in render_card(config, bank).splitlines() if line.startswith("| ")]
+    rows = {line.split(" ")[1]: line for line in lines}
     assert rows["late"].endswith("| 0.77 |")
     assert rows["praise"].endswith("| 0.31 |")
 
@@ -139,3 +167,74 @@ def test_a_training_run_writes_its_card(trained: Trained) -> None:
         if key in trained.figures
     }
     assert NOTHING.search(text) is None
+    config = read_config(trained.folder)
+    assert f"{config.lambda_mode}, {config.lambda_value:.3f} at the end" in text
+    assert abs(config.lambda_value - 0.5) > 1e-4, "lambda at the start was shown"
+
+
+def test_a_run_of_which_little_is_known(bank: LabelBank) -> None:
+    """As of the folder of a model that was put together in Python: nothing is made up, nothing fails."""
+    config = ArtifactConfig(prompt={}, max_input_length=64, max_response_length=32)
+    config.loss["semantic_form"] = "none"
+    text = render_card(config, bank)
+    assert NOTHING.search(text) is None
+    facts = text.split("## Limits")[0]
+    absent = ("lambda", "fidelity", "cosine", "## Results", "training rows", "licence", "calibration error")
+    assert [word for word in absent if word in facts] == []
+    assert text.count("```") == 2, "no command is known"
+    assert "Thresholds were not tuned and probabilities not calibrated" in text
+    assert ModelCard(text).data.license is None
+    assert ModelCard(text).data.base_model is None
+
+
+def test_cross_entropy_alone_has_no_lambda(trained_whole: Trained, bank: LabelBank) -> None:
+    config = read_config(trained_whole.folder)
+    config.loss |= {"semantic_form": "none", "retrieval_weight": 0.0}
+    config.figures["sentence_encoder_trained"] = False
+    text = render_card(config, bank)
+    assert "lambda" not in text
+    assert "retrieval term" not in text
+    assert "trained together with it" not in text
+    assert ", as it was |" in text
+
+
+def test_metadata_of_data_set_and_licence(trained_t5: Trained, bank: LabelBank) -> None:
+    config = read_config(trained_t5.folder)
+    config.figures |= {"dataset": "you/mail", "dataset_on_hub": "you/mail", "license": "mit"}
+    data = ModelCard(render_card(config, bank)).data
+    assert (data.license, data.datasets) == ("mit", ["you/mail"])
+    assert data.eval_results[0].dataset_type == "you/mail"
+
+
+def test_fence_of_the_command_is_longer_than_its_own(trained_t5: Trained, bank: LabelBank) -> None:
+    config = read_config(trained_t5.folder)
+    config.figures["command"] = "lagamc train --instruction '````'"
+    assert "\n`````\nlagamc train --instruction '````'\n`````\n" in render_card(config, bank)
+
+
+def test_card_follows_new_thresholds_and_labels(
+    trained_t5: Trained, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained_t5.copy_to(tmp_path / "model")
+    words = ["evaluate", str(folder), str(session_data / "test.jsonl"), "--tune", "--device", "cpu"]
+    assert cli.main([*words, "--goal", "precision>=0.9", "--unlabelled", "drop"]) == 0
+    config, text = read_config(folder), (folder / CARD_FILE).read_text(encoding="utf-8")
+    assert f"| {config.thresholds['overall']:.2f} |" in text
+    assert "tuned again after training, on 5 rows: thresholds for precision>=0.9" in text
+    tuned = json.loads(capsys.readouterr().out)["tuned"][config.scores]
+    assert f"{tuned['ece_before']:.4f} before, {tuned['ece_after']:.4f} after" in text
+    for old in ("## Results", "recall", "| test rows |"):
+        assert old not in text, "figures of the old thresholds"
+    assert results(ModelCard(text)) == {}
+
+    wider = LagamcClassifier.from_pretrained(folder, "cpu").with_labels({"angry": "Angry: the customer is not happy"})
+    wider.save_pretrained(tmp_path / "wider")
+    text = (tmp_path / "wider" / CARD_FILE).read_text(encoding="utf-8")
+    assert "| angry | Angry: the customer is not happy |" in text
+    assert "never measured: angry." in text
+
+    (folder / CARD_FILE).write_text("# My own card", encoding="utf-8")
+    assert cli.main([*words, "--goal", "macro_f1"]) == 0
+    assert (folder / CARD_FILE).read_text(encoding="utf-8") == "# My own card"
+    assert "the model card was changed by hand and is left as it is" in capsys.readouterr().err
+    assert read_config(folder).thresholds["goal"] == "macro_f1"

@@ -74,8 +74,10 @@ def test_a_new_run_does_not_write_over_an_unfinished_one(run: Path, tmp_path: Pa
         checkpoint_to_resume(setting, run, print)
     (run / "metrics.json").write_text("{}", encoding="utf-8")  # finished: its checkpoints make room
     checkpoint_to_resume(setting, run, print)
+    (run / ".push-x" / "generator").mkdir(parents=True)
     clear(run, None)
     assert checkpoints(run) == []
+    assert not (run / ".push-x").exists()
     assert not (run / "metrics.json").exists()
 
 

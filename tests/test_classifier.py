@@ -147,7 +147,7 @@ def test_with_labels_changes_the_bank_and_nothing_else(
     folder = trained.copy_to(tmp_path / "relabelled")
     (folder / "labels.json").write_text(json.dumps(dict(changed.bank)), encoding="utf-8")
     settings = json.loads((folder / "lagamc_config.json").read_text(encoding="utf-8"))
-    settings["untrained"] = list(descriptions)
+    settings |= {"untrained": list(descriptions), **changed.rules.to_dict()}
     (folder / "lagamc_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert_same(LagamcClassifier.from_pretrained(folder, "cpu").predict(TEXTS), answers)
 
@@ -162,10 +162,10 @@ def test_a_new_label_can_be_given(classifier: LagamcClassifier) -> None:
     assert [p.scores["late"] for p in old] != [p.scores["praise"] for p in old]
 
 
-def test_a_new_label_gets_the_overall_threshold(classifier: LagamcClassifier) -> None:
+def test_a_new_label_gets_the_threshold_of_unseen_ones(classifier: LagamcClassifier) -> None:
     changed = classifier.with_labels(NEW)
     values = dict(zip(changed.bank.names, changed.rules.thresholds.values(changed.bank.names), strict=True))
-    assert values["angry"] == classifier.rules.thresholds.overall
+    assert values["angry"] == classifier.rules.tuned["unseen"][classifier.rules.thresholds.goal].overall
     assert {name: values[name] for name in DESCRIPTIONS} == classifier.rules.thresholds.per_label
 
 
@@ -224,8 +224,8 @@ def test_an_unknown_device(trained_t5: Trained) -> None:
 
 def test_both_kinds_of_scores_were_tuned(trained: Trained) -> None:
     classifier = trained.load()
-    assert set(classifier.rules.tuned) == {"accurate", "fast"}
-    for scores in classifier.rules.tuned:
+    assert set(classifier.rules.tuned) == {"accurate", "fast", "unseen"}
+    for scores in ("accurate", "fast"):
         found = classifier.predict(MIXED, scores=scores, goal="macro_f1")
         limits = classifier.rules.tuned[scores]["macro_f1"].values(classifier.bank.names)
         for p in found:

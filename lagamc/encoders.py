@@ -1,0 +1,65 @@
+"""Reading sentence encoders from a folder or the Hub, safetensors only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+
+from lagamc.errors import LagamcError
+from lagamc.generators import first_line
+from lagamc.hub import ENCODER_PATTERNS, HubAccess, ModelFolder, resolve
+from lagamc.modeling import encoder_backbone
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def find_sentence_encoder(
+    name: str | Path, revision: str | None = None, access: HubAccess | None = None
+) -> ModelFolder:
+    """The folder of a sentence encoder; one of the Hub is fetched.
+
+    Raises:
+        LagamcError: there is none.
+    """
+    return resolve(name, ENCODER_PATTERNS, revision, access, "sentence encoder")
+
+
+def load_sentence_encoder(
+    name: str | Path, revision: str | None = None, access: HubAccess | None = None
+) -> SentenceTransformer:
+    """A sentence encoder from a folder or the Hub, on the CPU, without dropout.
+
+    Dropout would make a perfect response differ from its own target.
+
+    Raises:
+        LagamcError: there is none, or its weights are no safetensors.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    folder = find_sentence_encoder(name, revision, access).folder
+    # a part behind the first one would fall back to a pickle
+    pickles = [p for p in sorted(folder.glob("*/pytorch_model.bin")) if not p.with_name("model.safetensors").is_file()]
+    if pickles:
+        raise LagamcError(
+            f"no sentence encoder can be loaded from {str(name)!r}: {pickles[0]} is a pickle, which is never opened; "
+            "expected model.safetensors beside it"
+        )
+    try:
+        encoder = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=access is not None and access.trust_remote_code,
+            model_kwargs={"use_safetensors": True},
+        )
+        encoder_backbone(encoder).get_input_embeddings()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {first_line(error)}") from error
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return encoder

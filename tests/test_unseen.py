@@ -1,0 +1,94 @@
+"""Scores of labels that were never trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lagamc.classifier import LagamcClassifier
+from lagamc.errors import LagamcError
+from lagamc.unseen import UNSEEN, Background
+from tests.artifacts import Trained
+from tests.conftest import DESCRIPTIONS, ROWS
+
+TEXTS = [str(row["text"]) for row in ROWS]
+NEW = {"angry": "Angry words: the customer is not happy with the shop"}
+
+
+def unit(rows: int, seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(0.3, 1.0, (rows, 6))
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def test_cosines_over_the_same_texts_have_mean_0_and_spread_1() -> None:
+    texts, descriptions = unit(200, 0), unit(5, 1)
+    found = Background.of(texts).standardise(texts, descriptions)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(found.std(axis=0), 1, atol=1e-9)
+    cosines = texts @ descriptions.T
+    np.testing.assert_allclose(found, (cosines - cosines.mean(0)) / cosines.std(0), atol=1e-9)
+
+
+def test_one_text_and_equal_texts_give_finite_scores() -> None:
+    texts = np.repeat(unit(1, 0), 3, axis=0)
+    for background in (Background.of(texts), Background.of(texts[:1])):
+        assert np.isfinite(background.standardise(unit(4, 1), unit(2, 2))).all()
+
+
+def test_a_file_keeps_it_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    background, path = Background.of(unit(50, 0)), tmp_path / "background.safetensors"
+    background.save(path)
+    texts, descriptions = unit(3, 1), unit(2, 2)
+    again = Background.load(path, 6).standardise(texts, descriptions)
+    np.testing.assert_allclose(again, background.standardise(texts, descriptions), atol=1e-4)
+    with pytest.raises(LagamcError, match="expected finite numbers for 7 dimensions"):
+        Background.load(path, 7)
+    Background(np.full(6, np.nan), background.covariance).save(path)
+    with pytest.raises(LagamcError, match="expected finite numbers"):
+        Background.load(path, 6)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(LagamcError, match="cannot be read"):
+        Background.load(path, 6)
+
+
+def tuned(trained_t5: Trained) -> LagamcClassifier:
+    """Tuned on rows that are many enough for a calibration."""
+    classifier = trained_t5.load()
+    classifier.tune(TEXTS * 6, [list(row["labels"]) for row in ROWS] * 6, "micro_f1")
+    return classifier
+
+
+def test_an_added_label_is_scored_by_the_sentence_encoder(trained_t5: Trained) -> None:
+    classifier = tuned(trained_t5)
+    wider = classifier.with_labels(NEW)
+    limit = wider.rules.thresholds.per_label["angry"]
+    assert limit == classifier.rules.tuned[UNSEEN]["micro_f1"].overall
+    predictions = wider.predict(TEXTS)
+    texts, description = (
+        classifier.model.sentence_encoder.encode(part, normalize_embeddings=True).astype(float)
+        for part in (TEXTS, [NEW["angry"] + "."])
+    )
+    known = Background.of(classifier.model.sentence_encoder.encode(TEXTS * 6, normalize_embeddings=True).astype(float))
+    calibration = classifier.rules.calibration[UNSEEN]
+    expected = calibration.apply(known.standardise(texts, description)[..., None])[:, 0]
+    assert [p.scores["angry"] for p in predictions] == pytest.approx(expected.tolist(), abs=1e-4)
+    for prediction in predictions:
+        assert ("angry" in prediction.labels) == (prediction.scores["angry"] >= limit)
+    # the others are as they were
+    fast = [c.predict(TEXTS, scores="fast") for c in (classifier, wider)]
+    for before, after in zip(*fast, strict=True):
+        assert {name: after.scores[name] for name in DESCRIPTIONS} == pytest.approx(before.scores, abs=2e-6)
+
+
+def test_saved_and_read_again_it_scores_the_same(trained_t5: Trained, tmp_path: Path) -> None:
+    wider = tuned(trained_t5).with_labels(NEW)
+    wider.save_pretrained(tmp_path)
+    again = LagamcClassifier.from_pretrained(tmp_path, "cpu")
+    for first, second in zip(wider.predict(TEXTS), again.predict(TEXTS), strict=True):
+        assert first.scores == pytest.approx(second.scores, abs=1e-4)
+        assert first.labels == second.labels
+    (tmp_path / "background.safetensors").unlink()
+    with pytest.raises(LagamcError, match=r"missing: background\.safetensors"):
+        LagamcClassifier.from_pretrained(tmp_path, "cpu")
