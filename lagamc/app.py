@@ -19,9 +19,10 @@ import gradio as gr
 import jinja2
 
 from lagamc.classifier import LagamcClassifier, Prediction
-from lagamc.data import ENDINGS, Columns, read_rows
+from lagamc.data import Columns
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.rows import ENDINGS, read_rows
 from lagamc.streaming import predict_file
 from lagamc.thresholds import Thresholds
 
@@ -133,7 +134,7 @@ class LabelPage:
         """
         if os.path.getsize(path) > MAX_UPLOAD:
             raise LagamcError(f"The file is larger than {MAX_UPLOAD // 2**20} MiB; use `lagamc predict`.")
-        if len(list(islice(read_rows(path), MAX_ROWS + 1))) > MAX_ROWS:
+        if sum(1 for _ in islice(read_rows(path), MAX_ROWS + 1)) > MAX_ROWS:
             raise LagamcError(f"The file holds more than {MAX_ROWS:,} rows; use `lagamc predict`.")
         target = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "predictions.jsonl"
         with self._one_at_a_time:

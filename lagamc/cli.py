@@ -69,7 +69,8 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         raise LagamcError(f"{options.input}: no such input file")
 
     from lagamc.classifier import LagamcClassifier
-    from lagamc.data import Columns, check_ending
+    from lagamc.data import Columns
+    from lagamc.rows import check_ending
     from lagamc.streaming import check_target, predict_file
 
     quiet_libraries()

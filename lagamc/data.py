@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.prompts import Prompt, ResponseCodec
+from lagamc.rows import is_encodable, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "dev", "test")
-ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 FEW_ROWS = 50  # development rows below which thresholds are mostly noise
 LOSS_IGNORE = -100
 
@@ -47,97 +45,6 @@ class Example:
 
 
 # reading
-
-
-def check_ending(path: str | Path) -> None:
-    """Raises LagamcError where a file's name does not tell a format that can be read."""
-    if Path(path).suffix.lower() not in ENDINGS:
-        found = Path(path).suffix or "no ending"
-        raise LagamcError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}, found {found!r}")
-
-
-def read_rows(path: str | Path, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a JSONL, CSV or Parquet file with their line (Parquet: row) numbers, from 1.
-
-    Args:
-        path: of the file.
-        problems: takes the message of every JSONL line that cannot be read, in place of an error.
-
-    Raises:
-        LagamcError: the file is missing or of another kind, or a line cannot be read.
-    """
-    path = Path(path)
-    check_ending(path)
-    readers = dict(zip(ENDINGS, (_read_jsonl, _read_jsonl, _read_csv, _read_parquet), strict=True))
-    if not path.is_file():
-        raise LagamcError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
-    try:
-        yield from readers[path.suffix.lower()](path, problems)
-    except UnicodeDecodeError as error:
-        raise LagamcError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
-        ) from error
-    except OSError as error:
-        raise LagamcError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def parse_json_row(line: str, where: str) -> dict[str, Any]:
-    """One line of JSONL.
-
-    Raises:
-        LagamcError: the line is not one JSON object.
-    """
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or type(error).__name__
-        raise LagamcError(f"{where}: not valid JSON ({reason}); expected one object a line") from error
-    if not isinstance(row, dict):
-        raise LagamcError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    return row
-
-
-def _read_jsonl(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    row = parse_json_row(line, f"{path}, line {number}")
-                except LagamcError as error:
-                    if problems is None:
-                        raise
-                    problems.append(str(error))
-                else:
-                    yield number, row
-
-
-def _read_csv(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        yield from read_csv_rows(lines, str(path))
-
-
-def _read_parquet(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        batches = parquet.ParquetFile(path).iter_batches()
-    except pyarrow.ArrowInvalid as error:
-        raise LagamcError(f"{path}: not a Parquet file ({error})") from error
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a string can be written as UTF-8: one with a lone surrogate cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def parse_example(

@@ -17,7 +17,8 @@ from typing import IO, Any
 from tqdm.auto import tqdm
 
 from lagamc.classifier import LagamcClassifier, Prediction
-from lagamc.data import Columns, Example, parse_example, parse_json_row, read_rows
+from lagamc.data import Columns, Example, parse_example
+from lagamc.rows import parse_json_row, read_rows
 from lagamc.errors import LagamcError
 
 STANDARD_STREAM = "-"

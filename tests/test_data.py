@@ -29,11 +29,11 @@ from lagamc.data import (
     load_hub_splits,
     read_examples,
     read_hub_split,
-    read_rows,
 )
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.prompts import END_OF_RESPONSE, Prompt, ResponseCodec
+from lagamc.rows import read_rows
 from tests.conftest import ROWS
 
 
