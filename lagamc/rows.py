@@ -140,7 +140,10 @@ def _scan_jsonl(stream: IO[bytes], source: str) -> Iterator[tuple[int, Row | Lag
             if line.strip():
                 yield number, parse_json_row(line.decode(), where)
         except UnicodeDecodeError as error:
-            yield number, LagamcError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first")
+            yield (
+                number,
+                LagamcError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"),
+            )
         except LagamcError as error:
             yield number, error
 
