@@ -72,7 +72,11 @@ class LagamcClassifier:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str | None = None, base_model: str | None = None
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        base_model: str | None = None,
+        dtype: str = "float32",
     ) -> LagamcClassifier:
         """Loads the output folder of a training run.
 
@@ -80,12 +84,15 @@ class LagamcClassifier:
             folder: as `run_train.py` wrote it.
             device: where to compute.
             base_model: in place of the recorded base model of an adapter.
+            dtype: of the weights: `float32`, `bfloat16` or `float16`.
 
         Raises:
-            LagamcError: the folder is no model, or a part is missing.
+            LagamcError: the folder is no model, a part is missing, or the dtype does not suit the model.
         """
         model, config = load_artifact(folder, base_model)
-        return cls(model, config, device)
+        if dtype == "float16" and "t5" in model.generator.config.model_type:
+            raise LagamcError("dtype: a T5 model overflows in float16; take bfloat16 or float32")
+        return cls(model.to(getattr(torch, dtype)), config, device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model as `from_pretrained` reads it."""

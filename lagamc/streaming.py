@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -19,9 +20,12 @@ from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import Columns, Example
 from lagamc.errors import LagamcError
 from lagamc.inputs import BadRow, InputCheck, check_input, file_state, fingerprint, input_name, read_inputs, windows
-from lagamc.outputs import Part, PredictionSummary, StreamOutput, WorkFolder, check_target, is_stream
-from lagamc.processes import Processes
-from lagamc.rows import STANDARD_STREAM
+from lagamc.labels import LabelBank
+from lagamc.outputs import ERRORS, PredictionSummary, StreamOutput, check_target, is_stream
+from lagamc.processes import Processes, find_processes, join
+from lagamc.rows import STANDARD_STREAM, check_ending
+from lagamc.thresholds import wanted_precision
+from lagamc.unfinished import Part, WorkFolder
 
 WINDOW = 1024  # rows that are sorted by length at a time
 WINDOW_SCORES = 4_000_000  # of a window at most
@@ -163,7 +167,7 @@ class PredictionJob:
             summary = self.work.finish(self.processes.count, None if self.check is None else self.check.rows)
         self.processes.wait()
         if self.processes.is_main and not summary.rows:
-            where = f", see {self.target}.errors.jsonl" if self.work is not None else ""
+            where = f", see {self.target}{ERRORS}" if self.work is not None else ""
             bad = f"none of the {summary.failures} rows is a text{where}" if summary.failures else "holds no rows"
             raise LagamcError(f"{input_name(self.source)}: {bad}")
         summary.seconds = time.monotonic() - start
@@ -244,6 +248,42 @@ def predict_file(
     with PredictionJob(source, target, columns, on_error) as job:
         predictor = Predictor(classifier, batch_size, **settings)
         return job.run(predictor, window=window or window_size(len(classifier.bank)), progress=progress)
+
+
+def predict_from_options(options: argparse.Namespace) -> None:
+    """What `lagamc predict` does: checks all it can, loads the model, predicts, and says what came of it.
+
+    Raises:
+        LagamcError: as `PredictionJob` and `LagamcClassifier` raise it.
+    """
+    processes = find_processes()
+    columns = Columns(text=options.text_column, id=options.id_column)
+    if options.input != STANDARD_STREAM:
+        check_ending(options.input)
+    check_target(options.output, options.input, *([options.labels] if options.labels else []))
+    bank = LabelBank.from_file(options.labels) if options.labels else None
+    if options.goal is not None:
+        wanted_precision(options.goal)
+    names = ("decide_by", "scores", "goal", "threshold", "top_k", "decoding")
+    decisions = {name: getattr(options, name) for name in names}
+    read_config(options.model)
+    identity = {
+        "model": model_fingerprint(options.model) if processes.is_main else None,
+        "labels": None if bank is None else fingerprint([options.labels]),
+        "settings": {**decisions, "dtype": options.dtype, "columns": [columns.text, columns.id]},
+    }
+    device = join(processes, options.device)
+    arguments = (options.input, options.output, columns, options.on_error, options.resume, identity, processes)
+    with PredictionJob(*arguments) as job:
+        classifier = LagamcClassifier.from_pretrained(options.model, device, dtype=options.dtype)
+        if bank is not None:
+            classifier = classifier.with_labels(bank, remove=[name for name in classifier.bank if name not in bank])
+        predictor = Predictor(classifier, options.batch_size, **decisions)
+        summary = job.run(predictor, window=window_size(len(classifier.bank)))
+    if processes.is_main:
+        print(summary, file=sys.stderr)
+        if job.work is not None and summary.failures:
+            print(f"the bad rows are in {options.output}{ERRORS}", file=sys.stderr)
 
 
 def window_size(labels: int) -> int:
