@@ -31,6 +31,11 @@ class Processes:
         """Whether a window of the input is this process's: they take them in turn."""
         return window % self.count == self.index
 
+    def share(self, rows: int, window: int) -> int:
+        """How many of the rows this process takes, in windows of so many."""
+        starts = range(self.index * window, rows, self.count * window)
+        return sum(min(window, rows - start) for start in starts)
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.count > 1:

@@ -66,16 +66,19 @@ class PredictionJob:
         self.work: WorkFolder | None = None
         self._output: Part | StreamOutput | None = None
         streams = [name for name in (source, target) if name == STANDARD_STREAM or is_stream(name)]
-        if streams and self.processes.count > 1:
-            raise LagamcError(
-                f"{self.processes.count} processes cannot share {streams[0]!r}; give files, or run one process"
-            )
-        if streams and resume:
-            raise LagamcError(f"resume: needs an input and an output file, found {streams[0]!r}")
-        if self.processes.is_main:
+        if self.processes.is_main:  # the launcher stops the others where it fails
+            if streams and self.processes.count > 1:
+                raise LagamcError(
+                    f"{self.processes.count} processes cannot share {streams[0]!r}; give files, or run one process"
+                )
+            if streams and resume:
+                raise LagamcError(f"resume: needs an input and an output file, found {streams[0]!r}")
             check_target(target, source)
             if source != STANDARD_STREAM:
                 self.check = check_input(source, self.columns, on_error)
+            if not is_stream(target):
+                WorkFolder(target).make()
+        self.processes.wait()
         self._resumable = identity is not None and not streams
         if not is_stream(target):
             self._begin(identity or {}, resume)
@@ -85,9 +88,6 @@ class PredictionJob:
 
     def _begin(self, identity: Mapping[str, Any], resume: bool) -> None:
         self.work = WorkFolder(self.target)
-        if self.processes.is_main:
-            self.work.make()
-        self.processes.wait()
         self._output = Part(self.work, self.processes.index)
         self._output.lock()
         try:
@@ -146,7 +146,7 @@ class PredictionJob:
         """
         start = time.monotonic()
         output = self._output = StreamOutput(self.target) if self._output is None else self._output
-        total = None if self.check is None else -(-self.check.rows // self.processes.count)
+        total = None if self.check is None else self.processes.share(self.check.rows, window)
         done = output.summary.rows + output.summary.failures
         hidden = not progress or not self.processes.is_main
         with tqdm(
