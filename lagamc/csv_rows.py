@@ -30,19 +30,20 @@ def read_csv_rows(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict
 def scan_csv_rows(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, str] | LagamcError]]:
     """As `read_csv_rows`, but a damaged row is given as its error, and reading goes on.
 
-    A quote that is never closed costs one line: what follows is read again, as if that line were not there.
+    A quote that is never closed costs one line: what follows is read again, as if that line were not there. It may
+    be the middle of a cell, so of these lines only rows with a cell for every column are taken.
 
     Raises:
         LagamcError: the header is no valid CSV, or a column stands twice.
     """
     records = _records(lines, source)
-    _, _, header = next(records, (0, 0, list[str]()))
+    _, _, _, header = next(records, (0, 0, False, list[str]()))
     if isinstance(header, LagamcError):
         raise header
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise LagamcError(f"{source}, line 1: the column {twice[0]!r} stands twice")
-    for first, last, cells in records:
+    for first, last, again, cells in records:
         if isinstance(cells, LagamcError):
             yield first, cells
         elif len(cells) > len(header):
@@ -54,16 +55,19 @@ def scan_csv_rows(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict
                     "put a text that holds commas into double quotes"
                 ),
             )
+        elif cells and again and len(cells) < len(header):
+            message = f"{len(cells)} of {len(header)} cells, behind a quote that is not closed"
+            yield last, LagamcError(f"{source}, line {last}: {message}")
         elif cells:
             yield last, dict(zip(header, cells + [None] * (len(header) - len(cells)), strict=True))  # type: ignore[list-item]
 
 
-def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, int, list[str] | LagamcError]]:
-    """First and last line and the cells of every record."""
+def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, int, bool, list[str] | LagamcError]]:
+    """First and last line of every record, whether it is read again, and its cells."""
     rest = iter(lines)
     again: deque[str] = deque()  # lines that a damaged record took up
     record: list[str] = []
-    number = 0  # of the last line that was taken
+    number = damaged = 0  # the last line that was taken, and the last one of a damaged record
 
     def feed() -> Iterator[str]:
         nonlocal number
@@ -86,10 +90,11 @@ def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, int, list
         except StopIteration:
             return
         except csv.Error as error:
-            first = number - len(record) + 1
+            first, damaged = number - len(record) + 1, max(damaged, number)
             again.extendleft(reversed(record[1:]))
             number = first
             reader = csv.reader(feed(), strict=True)
-            yield first, first, LagamcError(f"{source}, line {first}: not valid CSV ({error})")
+            yield first, first, False, LagamcError(f"{source}, line {first}: not valid CSV ({error})")
         else:
-            yield number - len(record) + 1, number, cells
+            first = number - len(record) + 1
+            yield first, number, first <= damaged, cells

@@ -75,6 +75,9 @@ def parse_example(
         found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
         raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
     identity = row.get(columns.id)
+    if isinstance(identity, (list, dict, bool)):
+        found = f"{type(identity).__name__} ({identity!r:.40})"
+        raise LagamcError(f"{where}: expected a string or a number in {columns.id!r}, found {found}")
     for name, value in ((columns.text, text), (columns.id, str(identity))):
         if not is_encodable(value):
             raise LagamcError(f"{where}: {name!r} holds half a character (a lone surrogate), which is no text")
