@@ -198,7 +198,7 @@ PIECES = st.one_of(
 LINES = st.lists(st.lists(PIECES, max_size=4).map(b"".join), max_size=20)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(LINES)
 def test_every_line_of_any_bytes_is_a_row_or_a_problem(tmp_path: Path, lines: list[bytes]) -> None:
     content = b"\n".join(lines)
@@ -210,7 +210,7 @@ def test_every_line_of_any_bytes_is_a_row_or_a_problem(tmp_path: Path, lines: li
     assert [number for number, _ in scanned(tmp_path / "a.jsonl", content)] == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text(st.sampled_from('a",\r\n'), max_size=8), max_size=12))
 def test_every_line_of_any_csv_is_in_a_row_or_a_problem(lines: list[str]) -> None:
     """Rows and problems take up the lines one after the other; only a row takes more than one."""
