@@ -178,6 +178,7 @@ class LagamcClassifier:
         generate: bool = True,
         decoding: str | None = None,
         beams: int = 1,
+        window_stride: int | None = None,
         progress: str | None = None,
     ) -> list[Prediction]:
         """Predicts labels of texts.
@@ -197,6 +198,9 @@ class LagamcClassifier:
                 verified in a few decoder passes; or `generate`, the decoding of `transformers`; None takes the
                 model's default.
             beams: of `generate`.
+            window_stride: a text longer than the model's input is read in windows that begin so many tokens apart;
+                a label has its highest score in any of them, and what was written to them is joined. 0: it is cut;
+                None the model's own.
             progress: title of a progress bar on the standard error; None shows none.
 
         Raises:
@@ -222,7 +226,7 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
-        def answer(batch: list[list[int]]) -> list[Prediction]:
+        def answer(batch: list[list[int]]) -> list[tuple[np.ndarray | None, str, list[Match]]]:
             ids, mask, reading, retrieved = self._read(batch)
             written, matches = [""] * len(batch), [list[Match]() for _ in batch]
             if generate or limits is None:
@@ -233,20 +237,34 @@ class LagamcClassifier:
                     rows = pad(self.decoder(decoding).decode(reading, retrieved), LOSS_IGNORE)
                 written = response_texts(rows.cpu().numpy(), self.model)
                 matches = self.matcher.match(written)
-            if limits is None:
-                return [
-                    Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
-                    for text, found in zip(written, matches, strict=True)
-                ]
-            values = self.rules.probabilities(self.scorer.evidence(reading, retrieved, scores), scores)
-            names, answers = self.bank.names, []
-            for row, text, found in zip(values, written, matches, strict=True):
-                chosen = [names[i] for i in self.rules.ranked(row, limits, top_k)]
-                given = {name: round(float(value), 6) for name, value in zip(names, row, strict=True)}
-                answers.append(Prediction(chosen, given, text, found))
-            return answers
+            evidence = [None] * len(batch) if limits is None else self.scorer.evidence(reading, retrieved, scores)
+            return list(zip(evidence, written, matches, strict=True))
 
-        return self._in_batches(texts, batch_size, answer, progress)
+        answers, clipped = self._in_batches(texts, batch_size, answer, progress, window_stride)
+        return [
+            self._decide(windows, scores, limits, top_k, cut) for windows, cut in zip(answers, clipped, strict=True)
+        ]
+
+    def _decide(
+        self,
+        windows: Sequence[tuple[np.ndarray, str, list[Match]]],
+        scores: str,
+        limits: np.ndarray | None,
+        top_k: int | None,
+        clipped: bool,
+    ) -> Prediction:
+        """The prediction for one text from what was found in its windows: evidence, written text, matches."""
+        evidence, written, matches = zip(*windows, strict=True)
+        found = [match for window in matches for match in window]
+        text = " ".join(dict.fromkeys(filter(None, written)))
+        if limits is None:
+            labels = list(dict.fromkeys(match.label for match in found if match.label is not None))
+            return Prediction(labels, {}, text, found, clipped)
+        names = self.bank.names
+        values = self.rules.probabilities(np.max(evidence, axis=0, keepdims=True), scores)[0]
+        chosen = [names[i] for i in self.rules.ranked(values, limits, top_k)]
+        given = {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
+        return Prediction(chosen, given, text, found, clipped)
 
     def scores(self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None) -> np.ndarray:
         """Label probabilities, (texts, labels)."""
@@ -291,8 +309,11 @@ class LagamcClassifier:
             found = {scores: self.scorer.evidence(reading, retrieved, scores) for scores in SCORES}
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 
-        rows = self._in_batches(texts, batch_size, answer, progress)
-        return {scores: np.stack([row[scores] for row in rows]) for scores in SCORES}
+        answers, _ = self._in_batches(texts, batch_size, answer, progress)
+        return {
+            scores: np.stack([np.max([window[scores] for window in windows], axis=0) for windows in answers])
+            for scores in SCORES
+        }
 
     # parts of the above
 
@@ -302,8 +323,12 @@ class LagamcClassifier:
         batch_size: int,
         answer: Callable[[list[list[int]]], list[Any]],
         progress: str | None,
-    ) -> list[Any]:
-        """What `answer` gives for every text, in order; the token ids of a batch are of similar length."""
+        window_stride: int | None = None,
+    ) -> tuple[list[list[Any]], list[bool]]:
+        """What `answer` gives for every window of every text, in order, and whether a text was cut.
+
+        The token ids of a batch are of similar length.
+        """
         if not isinstance(texts, Sequence):
             raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
         if isinstance(texts, str):
@@ -312,17 +337,25 @@ class LagamcClassifier:
             if not isinstance(text, str) or not text.strip() or not is_encodable(text):
                 raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
         prompt = artifact_prompt(self.config)
-        inputs, clipped = prompt.encode(self.model.tokenizer, texts, self.config.max_input_length)
-        results: list[Any] = [None] * len(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(inputs[i]))
+        stride = self.config.window_stride if window_stride is None else window_stride
+        if not isinstance(stride, int) or stride < 0:
+            raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
+        inputs, owners, clipped = prompt.encode_windows(
+            self.model.tokenizer, texts, self.config.max_input_length, stride
+        )
+        results: list[Any] = [None] * len(inputs)
+        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
             with torch.inference_mode():
                 answers = answer([inputs[i] for i in rows])
             for i, found in zip(rows, answers, strict=True):
-                results[i] = replace(found, clipped=clipped[i]) if isinstance(found, Prediction) else found
-        return results
+                results[i] = found
+        windows: list[list[Any]] = [[] for _ in texts]
+        for owner, result in zip(owners, results, strict=True):
+            windows[owner].append(result)
+        return windows, clipped
 
     def _read(self, batch: list[list[int]]) -> tuple[Tensor, Tensor, Reading, Tensor | None]:
         """Token ids, their mask, the generator's reading of them and the logits of retrieval."""

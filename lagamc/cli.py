@@ -90,6 +90,13 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         help="how descriptions are written; default: the model's",
     )
     parser.add_argument(
+        "--window_stride",
+        type=_count,
+        metavar="TOKENS",
+        help="read texts longer than the model's input in windows that begin so far apart; 0: cut them; default: the "
+        "model's setting",
+    )
+    parser.add_argument(
         "--batch_size", type=_batch_size, default="auto", help="texts computed at a time; auto: halved out of memory"
     )
     parser.add_argument(
@@ -313,6 +320,10 @@ def _positive(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _batch_size(text: str) -> int | str:

@@ -308,8 +308,9 @@ def encode_examples(
     codec: ResponseCodec,
     max_input_length: int,
     max_response_length: int,
+    window_stride: int = 0,
 ) -> tuple[Dataset, ClippedShares]:
-    """Token ids for the trainer.
+    """Token ids for the trainer. With a stride every window of a long text is a row with all of the text's labels.
 
     Returns:
         a data set with `input_ids`, `labels` (the response), `label_index`, `decisions` (see `prompts.Response`),
@@ -318,17 +319,18 @@ def encode_examples(
     """
     from datasets import Dataset
 
-    inputs, cut = prompt.encode(tokenizer, [example.text for example in examples], max_input_length)
+    texts = [example.text for example in examples]
+    inputs, owners, cut = prompt.encode_windows(tokenizer, texts, max_input_length, window_stride)
     encoded = [codec.encode(codec.bank.index(example.labels), max_response_length) for example in examples]
-    responses = [response for response, _ in encoded]
+    responses = [encoded[owner][0] for owner in owners]
     data = Dataset.from_dict(
         {
             "input_ids": inputs,
             "labels": [response.token_ids for response in responses],
             "label_index": [response.label_index for response in responses],
             "decisions": [response.decisions for response in responses],
-            "truth": [codec.bank.index(example.labels) for example in examples],
-            "row": list(range(len(examples))),
+            "truth": [codec.bank.index(examples[owner].labels) for owner in owners],
+            "row": owners,
             "length": [len(ids) for ids in inputs],
         }
     )

@@ -264,7 +264,7 @@ def predict_from_options(options: argparse.Namespace) -> None:
     bank = LabelBank.from_file(options.labels) if options.labels else None
     if options.goal is not None:
         wanted_precision(options.goal)
-    names = ("decide_by", "scores", "goal", "threshold", "top_k", "decoding")
+    names = ("decide_by", "scores", "goal", "threshold", "top_k", "decoding", "window_stride")
     decisions = {name: getattr(options, name) for name in names}
     read_config(options.model)
     identity = {
