@@ -47,7 +47,7 @@ quality: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers loss_forms matcher_speed training_cost zero_shot
+BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers loss_forms matcher_speed streaming training_cost zero_shot
 
 benchmark-quick: install
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --quick; done

@@ -18,9 +18,10 @@ import gradio as gr
 import jinja2
 
 from lagamc.classifier import LagamcClassifier, Prediction
-from lagamc.data import ENDINGS, Columns, read_rows
+from lagamc.data import Columns
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.rows import ENDINGS, read_rows
 from lagamc.streaming import predict_file
 from lagamc.thresholds import Thresholds
 

@@ -65,6 +65,7 @@ class ArtifactConfig:
         prompt: its parts.
         max_input_length: tokens of prompt and text.
         max_response_length: tokens of the longest response.
+        window_stride: tokens between the beginnings of the windows of a long text; 0: it is cut.
         label_order: how a row's labels follow each other.
         label_counts: training rows per label.
         label_vocabulary: whether the softmax ranges over the descriptions' tokens alone.
@@ -90,6 +91,7 @@ class ArtifactConfig:
     prompt: dict[str, Any]
     max_input_length: int
     max_response_length: int
+    window_stride: int = 0
     label_order: str = "bank"
     label_counts: dict[str, int] = field(default_factory=dict)
     label_vocabulary: bool = True
@@ -293,6 +295,8 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     numbers = {name: getattr(config, name) for name in ("max_input_length", "max_response_length", "beam")}
     wrong = [f"{k}: expected a whole number above 0, found {v!r}" for k, v in numbers.items() if not _is_count(v)]
+    if config.window_stride != 0 and not _is_count(config.window_stride):
+        wrong.append(f"window_stride: expected a whole number, found {config.window_stride!r}")
     if not all(isinstance(value, float) and 0 <= value <= 1 for value in limits):
         wrong.append(f"thresholds: expected numbers from 0 to 1, found {limits!r:.60}")
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in factors):

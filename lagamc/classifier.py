@@ -84,6 +84,7 @@ class LagamcClassifier:
         name: str | Path,
         device: str | None = None,
         base_model: str | None = None,
+        dtype: str = "float32",
         *,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -97,6 +98,7 @@ class LagamcClassifier:
             name: a folder, `you/name`, or `you/name@revision`.
             device: where to compute.
             base_model: in place of the recorded base model of an adapter.
+            dtype: of the weights: `float32`, `bfloat16` or `float16`.
             revision: branch, tag or commit of the repo.
             token: of the Hub; None takes that of `HF_TOKEN` or `hf auth login`, False none.
             local_files_only: takes what is in the cache and asks nobody.
@@ -104,13 +106,15 @@ class LagamcClassifier:
             trust_remote_code: whether Python code that comes with the base model or the sentence encoder may run.
 
         Raises:
-            LagamcError: there is no such model, it cannot be fetched, or a part is missing.
+            LagamcError: there is no such model, it cannot be fetched, a part is missing, or the dtype does not suit.
         """
         access = HubAccess(token, local_files_only, cache_dir, trust_remote_code)
         source = find_artifact(name, revision, access)
         try:
             model, config = load_artifact(source.folder, base_model, access)
-            classifier = cls(model, config, device)
+            if dtype == "float16" and "t5" in model.generator.config.model_type:
+                raise LagamcError("dtype: a T5 model overflows in float16; take bfloat16 or float32")
+            classifier = cls(model.to(getattr(torch, dtype)), config, device)
             classifier.edited_card = edited_card(source.folder, config)
         except LagamcError as error:
             raise (error if source.commit is None else LagamcError(f"{source}: {error}")) from error
@@ -240,6 +244,7 @@ class LagamcClassifier:
         generate: bool = True,
         decoding: str | None = None,
         beams: int = 1,
+        window_stride: int | None = None,
         progress: str | None = None,
     ) -> list[Prediction]:
         """Predicts labels of texts.
@@ -259,6 +264,9 @@ class LagamcClassifier:
                 verified in a few decoder passes; or `generate`, the decoding of `transformers`; None takes the
                 model's default.
             beams: of `generate`.
+            window_stride: a text longer than the model's input is read in windows that begin so many tokens apart;
+                a label has its highest score in any of them, and what was written to them is joined. 0: it is cut;
+                None the model's own.
             progress: title of a progress bar on the standard error; None shows none.
 
         Raises:
@@ -284,7 +292,7 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
-        def answer(batch: list[list[int]], read: list[str]) -> list[Prediction]:
+        def answer(batch: list[list[int]]) -> list[tuple[np.ndarray | None, str, list[Match]]]:
             ids, mask, reading, retrieved = self._read(batch)
             written, matches = [""] * len(batch), [list[Match]() for _ in batch]
             if generate or limits is None:
@@ -295,21 +303,38 @@ class LagamcClassifier:
                     rows = pad(self.decoder(decoding).decode(reading, retrieved), LOSS_IGNORE)
                 written = response_texts(rows.cpu().numpy(), self.model)
                 matches = self.matcher.match(written)
-            if limits is None:
-                return [
-                    Prediction(list(dict.fromkeys(m.label for m in found if m.label is not None)), {}, text, found)
-                    for text, found in zip(written, matches, strict=True)
-                ]
-            evidence = self.scorer.evidence(reading, retrieved, scores)
-            values = self.rules.probabilities(evidence, scores, self._unseen(read) if self.rules.untrained else None)
-            names, answers = self.bank.names, []
-            for row, text, found in zip(values, written, matches, strict=True):
-                chosen = [names[i] for i in self.rules.ranked(row, limits, top_k)]
-                given = {name: round(float(value), 6) for name, value in zip(names, row, strict=True)}
-                answers.append(Prediction(chosen, given, text, found))
-            return answers
+            evidence = [None] * len(batch) if limits is None else self.scorer.evidence(reading, retrieved, scores)
+            return list(zip(evidence, written, matches, strict=True))
 
-        return self._in_batches(texts, batch_size, answer, progress)
+        answers, clipped = self._in_batches(texts, batch_size, answer, progress, window_stride)
+        unseen = self._unseen(texts, batch_size) if limits is not None else [None] * len(texts)
+        return [
+            self._decide(windows, scores, limits, top_k, cut, near)
+            for windows, cut, near in zip(answers, clipped, unseen, strict=True)
+        ]
+
+    def _decide(
+        self,
+        windows: Sequence[tuple[np.ndarray, str, list[Match]]],
+        scores: str,
+        limits: np.ndarray | None,
+        top_k: int | None,
+        clipped: bool,
+        unseen: np.ndarray | None,
+    ) -> Prediction:
+        """The prediction for one text from what was found in its windows: evidence, written text, matches."""
+        evidence, written, matches = zip(*windows, strict=True)
+        found = [match for window in matches for match in window]
+        text = " ".join(dict.fromkeys(filter(None, written)))
+        if limits is None:
+            labels = list(dict.fromkeys(match.label for match in found if match.label is not None))
+            return Prediction(labels, {}, text, found, clipped)
+        names = self.bank.names
+        strongest = np.max(evidence, axis=0, keepdims=True)
+        values = self.rules.probabilities(strongest, scores, None if unseen is None else unseen[None])[0]
+        chosen = [names[i] for i in self.rules.ranked(values, limits, top_k)]
+        given = {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
+        return Prediction(chosen, given, text, found, clipped)
 
     def scores(self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None) -> np.ndarray:
         """Label probabilities, (texts, labels)."""
@@ -359,13 +384,16 @@ class LagamcClassifier:
     ) -> dict[str, np.ndarray]:
         """Log-odds of the labels before calibration, (texts, labels, sources), for each kind of scores."""
 
-        def answer(batch: list[list[int]], read: list[str]) -> list[dict[str, np.ndarray]]:
+        def answer(batch: list[list[int]]) -> list[dict[str, np.ndarray]]:
             _, _, reading, retrieved = self._read(batch)
             found = {scores: self.scorer.evidence(reading, retrieved, scores) for scores in SCORES}
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 
-        rows = self._in_batches(texts, batch_size, answer, progress)
-        return {scores: np.stack([row[scores] for row in rows]) for scores in SCORES}
+        answers, _ = self._in_batches(texts, batch_size, answer, progress)
+        return {
+            scores: np.stack([np.max([window[scores] for window in windows], axis=0) for windows in answers])
+            for scores in SCORES
+        }
 
     # parts of the above
 
@@ -373,10 +401,14 @@ class LagamcClassifier:
         self,
         texts: Sequence[str],
         batch_size: int,
-        answer: Callable[[list[list[int]], list[str]], list[Any]],
+        answer: Callable[[list[list[int]]], list[Any]],
         progress: str | None,
-    ) -> list[Any]:
-        """What `answer` gives for every text, in order; it gets the token ids and the texts of a batch."""
+        window_stride: int | None = None,
+    ) -> tuple[list[list[Any]], list[bool]]:
+        """What `answer` gives for every window of every text, in order, and whether a text was cut.
+
+        The token ids of a batch are of similar length.
+        """
         if not isinstance(texts, Sequence):
             raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
         if isinstance(texts, str):
@@ -385,17 +417,25 @@ class LagamcClassifier:
             if not isinstance(text, str) or not text.strip() or not is_encodable(text):
                 raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
         prompt = artifact_prompt(self.config)
-        inputs, clipped = prompt.encode(self.model.tokenizer, texts, self.config.max_input_length)
-        results: list[Any] = [None] * len(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(inputs[i]))
+        stride = self.config.window_stride if window_stride is None else window_stride
+        if not isinstance(stride, int) or stride < 0:
+            raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
+        inputs, owners, clipped = prompt.encode_windows(
+            self.model.tokenizer, texts, self.config.max_input_length, stride
+        )
+        results: list[Any] = [None] * len(inputs)
+        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
             with torch.inference_mode():
-                answers = answer([inputs[i] for i in rows], [texts[i] for i in rows])
+                answers = answer([inputs[i] for i in rows])
             for i, found in zip(rows, answers, strict=True):
-                results[i] = replace(found, clipped=clipped[i]) if isinstance(found, Prediction) else found
-        return results
+                results[i] = found
+        windows: list[list[Any]] = [[] for _ in texts]
+        for owner, result in zip(owners, results, strict=True):
+            windows[owner].append(result)
+        return windows, clipped
 
     def _read(self, batch: list[list[int]]) -> tuple[Tensor, Tensor, Reading, Tensor | None]:
         """Token ids, their mask, the generator's reading of them and the logits of retrieval."""
@@ -409,9 +449,9 @@ class LagamcClassifier:
         """Unit embeddings of the descriptions, (labels, dimensions)."""
         return unit_embeddings(self.model.sentence_encoder, [text + "." for text in self.bank.descriptions])
 
-    def _unseen(self, texts: list[str]) -> np.ndarray | None:
-        """How near texts are to descriptions, (texts, labels); None where there is nothing to compare with."""
-        if self.model.background is None:
-            return None
-        read = unit_embeddings(self.model.sentence_encoder, texts, len(texts))
-        return self.model.background.standardise(read, self._descriptions)
+    def _unseen(self, texts: Sequence[str], batch_size: int) -> Sequence[np.ndarray | None]:
+        """How near each text is to the descriptions, (labels,); None where no label is scored by it."""
+        if not self.rules.untrained or self.model.background is None or not texts:
+            return [None] * len(texts)
+        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
+        return list(self.model.background.standardise(read, self._descriptions))

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from lagamc.errors import LagamcError, without_tokens
 
@@ -49,44 +50,73 @@ def train(arguments: Sequence[str], prog: str = "lagamc train") -> None:
 
 def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     """`lagamc predict`: labels for every row of a file."""
-    parser = _Parser(prog, "Predict labels for every text of a file.")
+    parser = _Parser(prog, "Predict labels for every text of a file, of any size; see the README on what it writes.")
     parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
-        "--input", required=True, metavar="FILE", help="JSONL, CSV or Parquet; - is the standard input"
+        "--input", required=True, metavar="FILE", help="JSONL or CSV (.gz too) or Parquet; - is the standard input"
     )
     parser.add_argument("--output", default="-", metavar="FILE", help="JSONL; - is the standard output")
     parser.add_argument("--text_column", default="text", help="column of the text")
     parser.add_argument("--id_column", default="id", help="column of the id")
+    parser.add_argument(
+        "--on_error",
+        default="fail",
+        choices=("fail", "skip"),
+        help="a bad row stops the run, or goes to OUTPUT.errors.jsonl with its line and the reason",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped, if there is one")
+    parser.add_argument("--labels", metavar="FILE", help="label bank in place of the model's; nothing is retrained")
     parser.add_argument(
         "--decide_by",
         default="scores",
         choices=("scores", "generated"),
         help="labels by probability and threshold, or by the generated descriptions",
     )
-    parser.add_argument("--batch_size", type=_positive, default=32, help="texts computed at a time")
+    parser.add_argument(
+        "--scores",
+        choices=("accurate", "fast", "none"),
+        help="probabilities by generator and retrieval, by retrieval alone, or none, which decides by the generated "
+        "descriptions; default: the better of the first two on the development rows",
+    )
+    parser.add_argument(
+        "--goal", metavar="GOAL", help="take the thresholds tuned for micro_f1, macro_f1, precision>=x"
+    )
+    parser.add_argument("--threshold", type=_probability, help="one probability for all labels in place of tuned ones")
+    parser.add_argument(
+        "--top_k", type=_positive, help="at most so many labels; alone, exactly the most probable ones"
+    )
+    parser.add_argument(
+        "--decoding",
+        choices=("exact", "constrained", "generate"),
+        help="how descriptions are written; default: the model's",
+    )
+    parser.add_argument(
+        "--window_stride",
+        type=_count,
+        metavar="TOKENS",
+        help="read texts longer than the model's input in windows that begin so far apart; 0: cut them; default: the "
+        "model's setting",
+    )
+    parser.add_argument(
+        "--batch_size", type=_batch_size, default="auto", help="texts computed at a time; auto: halved out of memory"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights in memory"
+    )
     _add_device(parser)
     options = parser.parse_args(arguments)
     if options.input != "-" and not os.path.isfile(options.input):
         raise LagamcError(f"{options.input}: no such input file")
+    decided = [name for name in ("goal", "threshold", "top_k") if getattr(options, name) is not None]
+    if decided and (options.decide_by == "generated" or options.scores == "none"):
+        raise LagamcError(f"--{decided[0]} picks labels by their scores, which are not asked for here; leave it out")
+    if {"goal", "threshold"} <= set(decided):
+        raise LagamcError("--threshold takes the place of the thresholds tuned for a --goal; give one of the two")
 
-    from lagamc.classifier import LagamcClassifier
-    from lagamc.data import Columns, check_ending
-    from lagamc.streaming import check_target, predict_file
+    from lagamc.streaming import predict_from_options
 
     quiet_libraries()
-    check_target(options.output, options.input)
-    if options.input != "-":
-        check_ending(options.input)
-    classifier = LagamcClassifier.from_pretrained(options.model, options.device)
-    summary = predict_file(
-        classifier,
-        options.input,
-        options.output,
-        Columns(text=options.text_column, id=options.id_column),
-        decide_by=options.decide_by,
-        batch_size=options.batch_size,
-    )
-    print(summary, file=sys.stderr)
+    predict_from_options(options)
 
 
 def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
@@ -302,10 +332,25 @@ def _fail(error: LagamcError) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text}")
-    return value
+    with suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
+
+
+def _probability(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a probability from 0 to 1, found {text!r}")
 
 
 def _port(text: str) -> int:

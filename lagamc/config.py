@@ -160,6 +160,13 @@ class DataArguments:
         default=False, metadata={"help": "Bare label names in place of descriptions (paper, section 7.2)."}
     )
     max_input_length: int = field(default=128, metadata={"help": "Tokens of prompt and text; the text is cut."})
+    window_stride: int = field(
+        default=0,
+        metadata={
+            "help": "Read texts longer than that in windows that begin so many tokens apart, label scores merged by "
+            "maximum; 0: they are cut."
+        },
+    )
     max_response_length: int | None = field(
         default=None, metadata={"help": "Tokens of a response; default: what the largest label set needs."}
     )
@@ -171,6 +178,7 @@ class DataArguments:
         found += _outside("label_order", self.label_order, LABEL_ORDERS)
         found += _not_between("dev_fraction", self.dev_fraction, 0.001, 0.9)
         found += _not_between("max_input_length", self.max_input_length, 8, 100_000)
+        found += _not_between("window_stride", self.window_stride, 0, self.max_input_length)
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_response_length"):
             if getattr(self, name) is not None:
                 found += _not_between(name, getattr(self, name), 1, 10**9)

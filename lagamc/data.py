@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.prompts import Prompt, ResponseCodec
+from lagamc.rows import is_encodable, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "dev", "test")
-ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 FEW_ROWS = 50  # development rows below which thresholds are mostly noise
 LOSS_IGNORE = -100
 
@@ -47,97 +45,6 @@ class Example:
 
 
 # reading
-
-
-def check_ending(path: str | Path) -> None:
-    """Raises LagamcError where a file's name does not tell a format that can be read."""
-    if Path(path).suffix.lower() not in ENDINGS:
-        found = Path(path).suffix or "no ending"
-        raise LagamcError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}, found {found!r}")
-
-
-def read_rows(path: str | Path, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a JSONL, CSV or Parquet file with their line (Parquet: row) numbers, from 1.
-
-    Args:
-        path: of the file.
-        problems: takes the message of every JSONL line that cannot be read, in place of an error.
-
-    Raises:
-        LagamcError: the file is missing or of another kind, or a line cannot be read.
-    """
-    path = Path(path)
-    check_ending(path)
-    readers = dict(zip(ENDINGS, (_read_jsonl, _read_jsonl, _read_csv, _read_parquet), strict=True))
-    if not path.is_file():
-        raise LagamcError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
-    try:
-        yield from readers[path.suffix.lower()](path, problems)
-    except UnicodeDecodeError as error:
-        raise LagamcError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
-        ) from error
-    except OSError as error:
-        raise LagamcError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def parse_json_row(line: str, where: str) -> dict[str, Any]:
-    """One line of JSONL.
-
-    Raises:
-        LagamcError: the line is not one JSON object.
-    """
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or type(error).__name__
-        raise LagamcError(f"{where}: not valid JSON ({reason}); expected one object a line") from error
-    if not isinstance(row, dict):
-        raise LagamcError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    return row
-
-
-def _read_jsonl(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    row = parse_json_row(line, f"{path}, line {number}")
-                except LagamcError as error:
-                    if problems is None:
-                        raise
-                    problems.append(str(error))
-                else:
-                    yield number, row
-
-
-def _read_csv(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        yield from read_csv_rows(lines, str(path))
-
-
-def _read_parquet(path: Path, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        batches = parquet.ParquetFile(path).iter_batches()
-    except pyarrow.ArrowInvalid as error:
-        raise LagamcError(f"{path}: not a Parquet file ({error})") from error
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a string can be written as UTF-8: one with a lone surrogate cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def parse_example(
@@ -168,6 +75,9 @@ def parse_example(
         found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
         raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
     identity = row.get(columns.id)
+    if isinstance(identity, (list, dict, bool)):
+        found = f"{type(identity).__name__} ({identity!r:.40})"
+        raise LagamcError(f"{where}: expected a string or a number in {columns.id!r}, found {found}")
     for name, value in ((columns.text, text), (columns.id, str(identity))):
         if not is_encodable(value):
             raise LagamcError(f"{where}: {name!r} holds half a character (a lone surrogate), which is no text")
@@ -398,8 +308,9 @@ def encode_examples(
     codec: ResponseCodec,
     max_input_length: int,
     max_response_length: int,
+    window_stride: int = 0,
 ) -> tuple[Dataset, ClippedShares]:
-    """Token ids for the trainer.
+    """Token ids for the trainer. With a stride every window of a long text is a row with all of the text's labels.
 
     Returns:
         a data set with `input_ids`, `labels` (the response), `label_index`, `decisions` (see `prompts.Response`),
@@ -408,17 +319,18 @@ def encode_examples(
     """
     from datasets import Dataset
 
-    inputs, cut = prompt.encode(tokenizer, [example.text for example in examples], max_input_length)
+    texts = [example.text for example in examples]
+    inputs, owners, cut = prompt.encode_windows(tokenizer, texts, max_input_length, window_stride)
     encoded = [codec.encode(codec.bank.index(example.labels), max_response_length) for example in examples]
-    responses = [response for response, _ in encoded]
+    responses = [encoded[owner][0] for owner in owners]
     data = Dataset.from_dict(
         {
             "input_ids": inputs,
             "labels": [response.token_ids for response in responses],
             "label_index": [response.label_index for response in responses],
             "decisions": [response.decisions for response in responses],
-            "truth": [codec.bank.index(example.labels) for example in examples],
-            "row": list(range(len(examples))),
+            "truth": [codec.bank.index(examples[owner].labels) for owner in owners],
+            "row": owners,
             "length": [len(ids) for ids in inputs],
         }
     )

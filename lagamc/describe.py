@@ -15,13 +15,14 @@ import jinja2
 import numpy as np
 from tqdm.auto import tqdm
 
-from lagamc.data import Columns, Example, parse_example, parse_label_names, read_rows
+from lagamc.data import Columns, Example, parse_example, parse_label_names
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import embedded_folder
 from lagamc.labels import NEAR_DUPLICATE_SIMILARITY, LabelBank, strip_final_stop
+from lagamc.outputs import check_target
+from lagamc.rows import read_rows
 from lagamc.skeletons import readable, skeleton_descriptions
-from lagamc.streaming import check_target
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

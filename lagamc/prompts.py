@@ -62,6 +62,26 @@ class Prompt:
         Raises:
             LagamcError: the instruction leaves no room for the text.
         """
+        rows, _, clipped = self.encode_windows(tokenizer, texts, max_length, 0)
+        return rows, clipped
+
+    def encode_windows(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, stride: int
+    ) -> tuple[list[list[int]], list[int], list[bool]]:
+        """As `encode`, but a text that is too long gives several rows, each with the whole prompt.
+
+        Args:
+            tokenizer: the generator's.
+            texts: one string a row.
+            max_length: tokens of the whole input, special tokens included.
+            stride: tokens from the beginning of a window to that of the next; 0 gives the first one alone.
+
+        Returns:
+            the ids of each window, the position of its text, and for each text whether a part of it is in no window.
+
+        Raises:
+            LagamcError: the instruction leaves no room for the text, or text would fall between two windows.
+        """
         prefix_ids: list[int] = tokenizer(self.prefix, add_special_tokens=False)["input_ids"] if self.prefix else []
         head, tail = special_tokens(tokenizer)
         if not self.closed:
@@ -75,8 +95,18 @@ class Prompt:
                 f"set max_input_length to at least {max_length - room + 8} or shorten the instruction"
             )
         bodies = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-        rows = [head + prefix_ids + body[:room] + tail for body in bodies]
-        return rows, [len(body) > room for body in bodies]
+        if stride > room:
+            raise LagamcError(
+                f"window_stride: expected at most {room}, the tokens of a text that fit a window, found {stride}; "
+                "text between two windows would be lost"
+            )
+        rows, owners = [], []
+        for owner, body in enumerate(bodies):
+            # the last window is the first one that reaches the end
+            starts = range(0, max(1, len(body) - room + stride), stride) if stride else range(1)
+            rows += [head + prefix_ids + body[start : start + room] + tail for start in starts]
+            owners += [owner] * len(starts)
+        return rows, owners, [not stride and len(body) > room for body in bodies]
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:

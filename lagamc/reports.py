@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lagamc.data import Columns, read_rows
+from lagamc.data import Columns
 from lagamc.errors import LagamcError
+from lagamc.rows import read_rows
 
 WIDTHS = (46, 20, 48)
 

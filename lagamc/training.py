@@ -185,6 +185,7 @@ def build_model(
     config = ArtifactConfig(
         prompt=prompt.to_dict(),
         max_input_length=data_arguments.max_input_length,
+        window_stride=data_arguments.window_stride,
         max_response_length=response_length,
         label_order=data_arguments.label_order,
         label_counts=counts,
@@ -244,12 +245,14 @@ def train(arguments: Arguments) -> dict[str, Any]:
             model.codec,
             config.max_input_length,
             config.max_response_length,
+            config.window_stride,
         )
         config.figures[f"{split}_clipped_texts"] = clipped.prompts
         config.figures[f"{split}_clipped_responses"] = clipped.responses
         say(
             f"{split}: {clipped.prompts:.1%} of the texts are cut to {config.max_input_length} tokens, "
             f"{clipped.responses:.1%} of the responses to {config.max_response_length}"
+            + (f"; {len(data.splits[split])} texts give {len(encoded[split])} windows" if config.window_stride else "")
         )
     config.bridge_fidelity = measure_bridge(model, say)
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]

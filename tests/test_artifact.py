@@ -332,6 +332,7 @@ def break_json(path: Path) -> None:
         (lambda path: edit_json(path, lambda_state={}), "lambda_state"),
         (lambda path: edit_json(path, lambda_state={"other": [1.0]}), "lambda_state"),
         (lambda path: path.write_text("[]", encoding="utf-8"), "format_version is None"),
+        (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number, found -3"),
         (break_json, "cannot be read"),
     ],
 )

@@ -125,6 +125,8 @@ def test_several_bad_settings_in_one_error(tmp_path: Path) -> None:
         ("minimum_similarity", "1.5", True),
         ("dev_fraction", "1", True),
         ("max_input_length", "7", True),
+        ("window_stride", "-1", True),
+        ("window_stride", "129", True),
         ("temperature", "nan", True),
         ("lambda_initial", "0.3", False),
         ("decoder_layers", "6", False),

@@ -29,11 +29,11 @@ from lagamc.data import (
     load_hub_splits,
     read_examples,
     read_hub_split,
-    read_rows,
 )
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.prompts import END_OF_RESPONSE, Prompt, ResponseCodec
+from lagamc.rows import read_rows
 from tests.conftest import ROWS
 
 
@@ -412,6 +412,18 @@ def test_clipped_shares(tiny_t5: Path, bank: LabelBank) -> None:
     assert max(data["length"]) == 20
     assert max(len(ids) for ids in data["labels"]) == fits
     assert sorted(data[1]["truth"]) == [0, 1], "the truth keeps labels that the response has no room for"
+
+
+def test_every_window_of_a_long_text_is_a_row(tiny_t5: Path, bank: LabelBank) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_t5)
+    codec = ResponseCodec(bank, tokenizer)
+    examples = [example("late", "late"), example("the lamp is broken and " * 20, "broken", "refund")]
+    data, shares = encode_examples(examples, tokenizer, Prompt(), codec, 20, 100, 10)
+    windows, owners, _ = Prompt().encode_windows(tokenizer, [e.text for e in examples], 20, 10)
+    assert len(windows) > 5
+    assert shares.prompts == 0.0
+    assert (data["input_ids"][:], data["row"][:]) == (windows, owners)
+    assert all(sorted(row["truth"]) == [1, 2] and row["labels"] == data[1]["labels"] for row in data if row["row"])
 
 
 def test_collator(tiny_t5: Path, bank: LabelBank) -> None:

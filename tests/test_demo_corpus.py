@@ -14,8 +14,9 @@ from scipy.sparse import csr_matrix
 
 import lagamc
 from lagamc.config import DataArguments
-from lagamc.data import SPLITS, Example, read_rows
+from lagamc.data import SPLITS, Example
 from lagamc.labels import LabelBank
+from lagamc.rows import read_rows
 from lagamc.training import TrainingData, load_data
 
 FOLDER = Path(lagamc.__file__).parent / "demo"

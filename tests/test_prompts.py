@@ -254,3 +254,38 @@ def test_bad_settings(words: PreTrainedTokenizerBase, bank: LabelBank) -> None:
     words.sep_token = None
     with pytest.raises(LagamcError, match="has no end token"):
         ResponseCodec(bank, words)
+
+
+# long texts in windows
+
+
+@pytest.mark.parametrize("stride", [1, 4, 9])
+def test_windows_cover_a_text(tokenizer: PreTrainedTokenizerBase, stride: int) -> None:
+    prompt = Prompt("First read", ending="\n\nLabels:")
+    long = "One. a b c d e f g h i j k l m n o p q r s t u v w"
+    body = tokenizer(long, add_special_tokens=False)["input_ids"]
+    frame = len(prompt.encode(tokenizer, [long], 1000)[0][0]) - len(body)
+    rows, owners, clipped = prompt.encode_windows(tokenizer, ["a", long, "b"], frame + 9, stride)
+    (whole,), _ = prompt.encode(tokenizer, [long], 1000)
+    head = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
+    tail = len(whole) - head - len(body)
+    windows = [row[head : len(row) - tail] for row, owner in zip(rows, owners, strict=True) if owner == 1]
+    assert owners == [0, *[1] * len(windows), 2]
+    assert clipped == [False] * 3
+    assert len(windows) == -(-(len(body) - 9) // stride) + 1
+    assert all(row[:head] == whole[:head] and row[len(row) - tail :] == whole[len(whole) - tail :] for row in rows)
+    for number, window in enumerate(windows):
+        assert window == body[number * stride : number * stride + 9]
+    assert windows[-1][-1] == body[-1]
+
+
+def test_without_a_stride_the_first_window_is_left(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = ["a", "a b c d e f g h i j k l m n o p q r s t u v w"]
+    rows, owners, clipped = Prompt().encode_windows(tokenizer, texts, 12, 0)
+    assert (rows, clipped) == Prompt().encode(tokenizer, texts, 12)
+    assert (owners, clipped) == ([0, 1], [False, True])
+
+
+def test_text_between_windows_is_never_lost(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(LagamcError, match=r"window_stride: expected at most \d+, .* found 50"):
+        Prompt().encode_windows(tokenizer, ["a"], 20, 50)

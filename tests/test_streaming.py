@@ -3,16 +3,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lagamc.classifier import LagamcClassifier
+from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import Columns
 from lagamc.errors import LagamcError
-from lagamc.streaming import check_target, predict_file
+from lagamc.outputs import check_target
+from lagamc.streaming import PredictionJob, Predictor, predict_file, window_size
 from tests.conftest import ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
@@ -194,3 +199,141 @@ def test_half_a_character_is_no_text(classifier: LagamcClassifier, tmp_path: Pat
 def test_a_device_that_is_full(classifier: LagamcClassifier, source: str) -> None:
     with pytest.raises(LagamcError, match="/dev/full: cannot be written"):
         predict_file(classifier, source, "/dev/full", progress=False, generate=False)
+
+
+# batches and memory
+
+
+class Forgetful:
+    """A classifier whose memory holds eight texts at a time."""
+
+    def __init__(self, error: Exception, fits: int = 8):
+        self.error, self.fits, self.device, self.sizes = error, fits, torch.device("cpu"), list[int]()
+
+    def predict(self, texts: list[str], batch_size: int, **_: Any) -> list[Prediction]:
+        self.sizes.append(batch_size)
+        if batch_size > self.fits:
+            raise self.error
+        return [Prediction([], {}, text, []) for text in texts]
+
+
+MEMORY = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."), MemoryError()]
+
+
+@pytest.mark.parametrize(
+    "error", [*MEMORY, RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 1 GB")]
+)
+def test_batches_are_halved_until_they_fit(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    classifier = Forgetful(error)
+    predictor = Predictor(classifier, "auto")  # type: ignore[arg-type]
+    assert [p.generated for p in predictor(["a", "b"])] == ["a", "b"]
+    predictor(["c"])
+    assert classifier.sizes == [32, 16, 8, 8]
+    said = capsys.readouterr().err
+    assert "out of memory with 32 texts at a time, going on with 16" in said
+    assert "going on with 8" in said
+
+
+def test_memory_that_does_not_suffice() -> None:
+    with pytest.raises(LagamcError, match=r"out of memory with 32 texts .*: --batch_size auto finds one that fits"):
+        Predictor(Forgetful(MEMORY[0]), 32)(["a"])  # type: ignore[arg-type]
+    with pytest.raises(LagamcError, match=r"out of memory with 1 texts .*: take a smaller model or dtype"):
+        Predictor(Forgetful(MEMORY[0], 0), "auto")(["a"])  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="wires"):
+        Predictor(Forgetful(RuntimeError("wires crossed")), "auto")(["a"])  # type: ignore[arg-type]
+
+
+def test_windows_are_smaller_with_very_many_labels() -> None:
+    assert [window_size(labels) for labels in (1, 100, 10_000, 10**6)] == [1024, 1024, 400, 32]
+
+
+# ten thousand damaged lines
+
+
+def count_lines(path: Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def account(folder: Path, content: bytes) -> tuple[int, int]:
+    """Predicts with damaged lines left out: how many lines came out, and how many are in the file of bad rows."""
+    source, target = folder / "in.jsonl", folder / "out.jsonl"
+    source.write_bytes(content)
+    target.unlink(missing_ok=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch, PredictionJob(str(source), str(target), on_error="skip") as job:
+            patch.setattr(os, "fsync", lambda _: None)  # the disk takes its time
+            summary = job.run(lambda texts: [Prediction([], {}, text, []) for text in texts], window=7, progress=False)
+            assert (summary.rows, summary.failures) == (
+                count_lines(target),
+                count_lines(Path(f"{target}.errors.jsonl")),
+            )
+    except LagamcError as error:
+        assert re.search("holds no rows|none of the .* is a text|begins as UTF-16", str(error))  # noqa: PT017
+        if "is a text" not in str(error):
+            return 0, 0
+    for line in read_lines(Path(f"{target}.errors.jsonl")) if Path(f"{target}.errors.jsonl").exists() else []:
+        assert line["reason"]
+        assert line["line"] >= 1
+    return count_lines(target), count_lines(Path(f"{target}.errors.jsonl"))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-(10**40), 10**40) | st.text(st.characters(), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+OBJECTS = st.dictionaries(st.sampled_from(["text", "id", "labels"]), VALUES, max_size=3).map(json.dumps)
+DAMAGED = st.one_of(
+    OBJECTS.map(str.encode),
+    st.tuples(OBJECTS, st.integers(0, 30)).map(lambda cut: cut[0][: cut[1]].encode()),
+    st.binary(max_size=20),
+    st.sampled_from(
+        [b'{"text": "fine"}', b'{"text": "\\ud800"}', b'{"text": "a\\u0000"}', b"\xef\xbb\xbf{}", b"\r", b"{}\r"]
+    ),
+)
+
+
+def check_lines(folder: Path, lines: list[bytes]) -> None:
+    content = b"\n".join(lines)
+    if not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        wanted = sum(bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+        assert sum(account(folder, content)) == wanted
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(DAMAGED, min_size=25, max_size=25))
+def test_every_damaged_line_is_accounted_for(tmp_path: Path, lines: list[bytes]) -> None:
+    check_lines(tmp_path, lines)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(DAMAGED, min_size=25, max_size=25))
+def test_ten_thousand_damaged_lines_are_accounted_for(tmp_path: Path, lines: list[bytes]) -> None:
+    check_lines(tmp_path, lines)
+
+
+GOOD = b'{"text": "fine"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "bad"),
+    [
+        (GOOD + b"\r\n" + GOOD + b"\r\n", 2, 0),
+        (b"\xef\xbb\xbf" + GOOD, 1, 0),
+        (GOOD + b"\n" + GOOD[:9], 1, 1),
+        (GOOD + b"\n" + GOOD[:-2] + b"x" * 10 * 2**20 + b'"}\n' + GOOD, 2, 1),
+        (GOOD + b'\n{"text": ' + b"[" * 10**6 + b"\n", 1, 1),
+        (GOOD + b'\n{"text": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}\n", 2, 0),
+        (b'{"text": "a", "id": 7}\n' * 3, 3, 0),
+        (b'{"text": "a", "id": 1e999}\n{"text": "a", "id": %s}\n' % (b"9" * 10_000), 1, 1),
+        (b'{"text": "\x00"}\n{"text": "\\u0000 a"}\n\x00\n', 1, 2),
+        (b'{"text": "\\udc80"}\n' + GOOD, 1, 1),
+        (b'{"text": 7}\n[]\n"text"\nnull\nNaN\n', 0, 5),
+        (b"", 0, 0),
+        (b"\n\r\n  \n", 0, 0),
+        (b"{\n" * 3000, 0, 3000),
+    ],
+)
+def test_damage_by_hand(tmp_path: Path, content: bytes, rows: int, bad: int) -> None:
+    assert account(tmp_path, content) == (rows, bad)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_every_ablation_trains(
     before = load_file(tiny_encoder / "model.safetensors")
     unchanged = all(torch.equal(encoder[name], weight) for name, weight in before.items())
     assert unchanged == (path.stem in ("frozen_encoder", "cross_entropy"))
+
+
+def test_long_texts_are_trained_and_measured_in_windows(
+    tiny_t5: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--max_steps", "2", "--max_input_length", "12", "--window_stride", "6"]
+    trained = train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / "out", *NO_CHECKPOINTS, *settings)
+    said = capsys.readouterr().out
+    assert "train: 0.0% of the texts are cut to 12 tokens" in said
+    windows = re.search(r"; 6 texts give (\d+) windows", said)
+    assert windows is not None
+    assert int(windows[1]) > 6
+    classifier = trained.load()
+    assert classifier.config.window_stride == 6
+    text = "Where is my parcel? I have waited for two weeks."
+    assert [p.clipped for s in (None, 0) for p in classifier.predict([text], window_stride=s)] == [False, True]
 
 
 def test_best_checkpoint_is_the_one_that_is_saved(trained_t5: Trained) -> None:
