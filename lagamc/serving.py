@@ -144,8 +144,9 @@ def serve(
     Raises:
         LagamcError: the model or the examples cannot be read, or the address not be listened on.
     """
+    given = None if examples is None else example_texts("", examples)  # before anything is fetched
     source = find_artifact(model)
-    texts = example_texts(str(source.folder), examples)
+    texts = example_texts(source.folder) if given is None else given
     classifier = LagamcClassifier.from_pretrained(source.folder, device)
     title = f"LAGAMC: {source if source.commit else source.folder.resolve().name}"
     with tempfile.TemporaryDirectory(prefix="lagamc-") as folder:  # uploads and predictions go when the page does

@@ -32,6 +32,7 @@ ENCODER = {
 TWO_CHECKPOINTS = ["--eval_strategy", "steps", "--save_strategy", "steps", "--eval_steps", "2", "--save_steps", "2"]
 ADAPTER = COMMON | {f"sentence_encoder/{name}" for name in ENCODER}
 ADAPTER |= {"adapter_config.json", "adapter_model.safetensors"}
+TUNED = ADAPTER | {"background.safetensors"}  # which a checkpoint is not
 
 
 @pytest.fixture
@@ -60,9 +61,9 @@ def test_exactly_the_model_folder_is_sent(owner: Hub, trained_t5: Trained, tmp_p
     (folder / "training_args.bin").write_bytes(b"\x80\x04.")
     (folder / "sentence_encoder" / "notes.txt").write_text("mine", encoding="utf-8")
     commit = LagamcClassifier.from_pretrained(folder, "cpu").push_to_hub("you/shop")
-    assert owner.received["you/shop"] == ADAPTER
+    assert owner.received["you/shop"] == TUNED
     repo = owner.repos["you/shop"]
-    assert {*repo.files()} == ADAPTER | {".gitattributes"}
+    assert {*repo.files()} == TUNED | {".gitattributes"}
     assert not repo.private
     assert commit.oid == repo.branches["main"]
     for name in ("adapter_model.safetensors", "labels.json"):
@@ -80,7 +81,7 @@ def test_private_branches_and_messages(owner: Hub, classifier: LagamcClassifier)
     repo = owner.repos["you/shop"]
     assert repo.private
     assert {*repo.files()} == {".gitattributes"}
-    assert {*repo.files("next")} == ADAPTER | {".gitattributes"}
+    assert {*repo.files("next")} == TUNED | {".gitattributes"}
     assert repo.messages[-1] == "Try"
     classifier.push_to_hub("you/shop", revision="next")
     assert len(repo.commits) == 2, "nothing had changed"
@@ -96,7 +97,7 @@ def test_an_earlier_model_goes_and_other_files_stay(
     tree = {**repo.files(), "logo.png": b"picture", "sentence_encoder/pytorch_model.bin": b"old"}
     repo.commit("main", tree, "by hand")
     classifier.push_to_hub("you/shop")
-    assert {*repo.files()} == ADAPTER | {".gitattributes", "logo.png"}
+    assert {*repo.files()} == TUNED | {".gitattributes", "logo.png"}
 
 
 def test_a_card_that_was_changed_by_hand_goes_along(owner: Hub, trained_t5: Trained, tmp_path: Path) -> None:
@@ -173,10 +174,10 @@ def spoken_of(hub: Hub, name: str) -> str:
 def test_final_push_of_a_training(pushing: Any, owner: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     run = pushing("--hub_strategy", "end", "--hub_private_repo", "true", "--hub_token", TOKEN, *TWO_CHECKPOINTS)
     repo = owner.repos["you/run"]
-    assert owner.received["you/run"] == ADAPTER
+    assert owner.received["you/run"] == TUNED
     assert repo.messages == ["initial commit", "End of training"]
     assert repo.private
-    assert {*repo.files()} == ADAPTER | {".gitattributes"}
+    assert {*repo.files()} == TUNED | {".gitattributes"}
     for name in published_files(run.folder):
         assert repo.files()[name] == (run.folder / name).read_bytes(), name
     card = repo.files()["README.md"].decode()
@@ -201,8 +202,8 @@ def test_checkpoint_pushes(pushing: Any, owner: Hub, strategy: str) -> None:
         "all_checkpoints": ["checkpoint-2", "checkpoint-4"],
     }
     copies = {f"{place}/{name}" for place in below[strategy] for name in ADAPTER}
-    assert owner.received["you/run"] == ADAPTER | copies
-    assert {*repo.files("trial")} == ADAPTER | copies | {".gitattributes"}
+    assert owner.received["you/run"] == TUNED | copies
+    assert {*repo.files("trial")} == TUNED | copies | {".gitattributes"}
     assert {*repo.files("main")} == {".gitattributes"}
     assert repo.messages[-1] == "End of training"
     assert {"Training in progress, step 2", "Training in progress, step 4"} <= {*repo.messages}
@@ -227,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(
     monkeypatch.setattr(LagamcTrainer, "publish", fail_in_between)
     pushing(*TWO_CHECKPOINTS)
     assert "a checkpoint was not pushed, the training goes on: cannot push" in caplog.text
-    assert {*owner.repos["you/run"].files()} == ADAPTER | {".gitattributes"}
+    assert {*owner.repos["you/run"].files()} == TUNED | {".gitattributes"}
 
 
 def test_a_training_that_may_not_push_stops_at_once(

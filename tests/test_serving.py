@@ -134,7 +134,7 @@ def test_command(trained_t5: Trained) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere: no such model folder"),
+        (["nowhere"], "no model can be loaded from 'nowhere': no such folder here"),
         (["x", "--port", "0"], "expected 1 to 65535, found 0"),
         (["x", "--port", "99999"], "expected 1 to 65535, found 99999"),
         (["x", "--share"], "unrecognized arguments: --share"),

@@ -390,10 +390,11 @@ def test_a_checkpoint_holds_the_artifact_and_the_trainers_state_alone(
         "sentence_encoder",
         "lagamc_config.json",
         "labels.json",
+        "README.md",
         *generator,
         *state,
     }
-    inside = {path.suffix for path in folder.rglob("*") if path.is_file() and path.name not in state}
+    inside = {path.suffix for path in folder.rglob("*") if path.is_file() and path.name not in (*state, "README.md")}
     assert inside == {".json", ".safetensors"}
     if lora:
         adapter = load_file(folder / "adapter_model.safetensors")

@@ -88,7 +88,8 @@ def test_the_bridge_is_measured_at_the_start(
 ) -> None:
     config = json.loads((trained_t5.folder / "lagamc_config.json").read_text(encoding="utf-8"))
     assert config["bridge_fidelity"] == {"mean": pytest.approx(1, abs=1e-3), "min": pytest.approx(1, abs=1e-3)}
-    assert "| bridge fidelity | mean 1.000, lowest 1.000 |" in (trained_t5.folder / "README.md").read_text("utf-8")
+    card = "| bridge fidelity (cosine of bridged to true descriptions) | mean 1.000, lowest 1.000 |"
+    assert card in (trained_t5.folder / "README.md").read_text("utf-8")
 
     greek = LabelBank({"late": "Late parcel", "greek": "Parcel αβγ δεζ ηθικλ refund"})
     said: list[str] = []
