@@ -60,8 +60,13 @@ def is_stream(target: str) -> bool:
 
 def errors_path(target: str) -> Path:
     """Where the bad rows of a run go."""
-    path = Path(target).resolve()
+    path = real_path(target)
     return path.with_name(path.name + ERRORS)
+
+
+def real_path(target: str) -> Path:
+    """What a link points to is written, the link stays."""
+    return Path(os.path.realpath(target))
 
 
 def check_target(target: str, *sources: str) -> None:
@@ -77,16 +82,17 @@ def check_target(target: str, *sources: str) -> None:
     if target == STANDARD_STREAM:
         return
     path = Path(target)
-    folder = path.resolve().parent
-    if path.is_dir():
-        raise LagamcError(f"{target}: is a folder, expected a file to write")
-    if not folder.is_dir() or not (is_stream(target) or os.access(folder, os.W_OK)):
-        raise LagamcError(f"{target}: the folder {str(path.parent)!r} does not exist or is not writable")
-    for source in sources:
-        for place in (path, errors_path(target)):
-            if source != STANDARD_STREAM and place.exists() and Path(source).exists() and place.samefile(source):
-                what = "output" if place == path else f"the output's file of bad rows ({place.name})"
-                raise LagamcError(f"{target}: input and {what} are the same file; it would be replaced")
+    folder = real_path(target).parent
+    with writing(target):
+        if path.is_dir():
+            raise LagamcError(f"{target}: is a folder, expected a file to write")
+        if not folder.is_dir() or not (is_stream(target) or os.access(folder, os.W_OK)):
+            raise LagamcError(f"{target}: the folder {str(path.parent)!r} does not exist or is not writable")
+        for source in sources:
+            for place in (path, errors_path(target)):
+                if source != STANDARD_STREAM and place.exists() and Path(source).exists() and place.samefile(source):
+                    what = "output" if place == path else f"the output's file of bad rows ({place.name})"
+                    raise LagamcError(f"{target}: input and {what} are the same file; it would be replaced")
 
 
 @contextmanager

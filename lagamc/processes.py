@@ -72,4 +72,5 @@ def join(processes: Processes, device: str | None) -> str | None:
     from accelerate.utils import InitProcessGroupKwargs
 
     state = PartialState(cpu=device == "cpu", **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())
-    return device if device == "cpu" else str(state.device)
+    # a kind that is not here is refused by name when the model is put there
+    return str(state.device) if device in (None, state.device.type) else device

@@ -24,7 +24,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from lagamc.errors import LagamcError
-from lagamc.outputs import ERRORS, PredictionSummary, errors_path, writing
+from lagamc.outputs import ERRORS, PredictionSummary, errors_path, real_path, writing
 
 UNFINISHED = ".unfinished"
 RUN_FILE, PART = "run.json", "part-"
@@ -34,11 +34,11 @@ class WorkFolder:
     """`<output>.unfinished/`.
 
     Args:
-        target: the output; what a link points to is written, the link stays.
+        target: the output.
     """
 
     def __init__(self, target: str):
-        self.target, self.path = target, Path(target).resolve()
+        self.target, self.path = target, real_path(target)
         self.folder = self.path.with_name(self.path.name + UNFINISHED)
 
     def make(self) -> None:
