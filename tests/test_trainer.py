@@ -206,8 +206,13 @@ def test_the_temperature_follows_the_run(
 
 
 def test_a_collapse_is_said_at_each_evaluation(
-    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_model: Callable[..., LagamcModel],
+    tiny_t5: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("lagamc.trainer.COLLAPSE_LIMIT", 0.99)  # a tiny encoder is near the real one from the start
     model = make_model(tiny_t5)
     trainer = _trainer(model, tmp_path)
     trainer.evaluate()
