@@ -133,7 +133,7 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="calibrate and tune the thresholds on these examples first, and write them into the model folder",
+        help="calibrate and tune the thresholds on these examples first; write them into the model folder and card",
     )
     _add_device(parser)
     options = parser.parse_args(arguments)
