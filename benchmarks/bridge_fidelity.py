@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from benchmarks.datasets import find_dataset
-from lagamc.encoders import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance
@@ -96,10 +96,7 @@ def perturbed(
         for _ in range(draws):
             drawn = [w if rng.random() < weight else t for w, t in zip(written, true, strict=True)]
             decoded.append(codec.decode(drawn))
-    target_rows, rows = (
-        model.sentence_encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        for texts in (targets, decoded)
-    )
+    target_rows, rows = (unit_embeddings(model.sentence_encoder, texts) for texts in (targets, decoded))
     real = (target_rows[:, None] * rows.reshape(len(targets), draws, -1)).sum(2).mean(1)
     each = {
         share: float(spearmanr(np.array(through)[np.array(shares) == share], real[np.array(shares) == share])[0])

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from lagamc.encoders import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 
 
@@ -40,8 +40,7 @@ def frozen_scores(
     """Frozen all-MiniLM-L6-v2 embeddings, logistic regression for each label; see `linear_scores`."""
     encoder = load_sentence_encoder(embedded_folder())
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        return np.asarray(encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
-
-    model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=seed)).fit(encode(train), true)
-    return [model.predict_proba(encode(texts)) for texts in others]
+    model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=seed)).fit(
+        unit_embeddings(encoder, train), true
+    )
+    return [model.predict_proba(unit_embeddings(encoder, texts)) for texts in others]

@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from benchmarks.datasets import ROOT, find_dataset
+from benchmarks.models import WITHOUT_CHECKPOINTS
 from lagamc.config import parse_arguments
 from lagamc.data import LagamcCollator, encode_examples
 from lagamc.prompts import prompt_from
@@ -43,14 +44,13 @@ VARIANTS: dict[str, list[str]] = {
     "hybrid": [],
     "full": ["--label_vocabulary", "false"],
 }
-UNSAVED = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
 
 
 def build_trainer(variant: str, data: Path, rows: int, *more: str) -> LagamcTrainer:
     """A trainer with its model and encoded rows."""
     arguments = ["--config", str(ROOT / "configs" / "caves.yaml"), "--data_dir", str(data), *VARIANTS[variant], *more]
     arguments += ["--max_train_rows", str(rows), "--output_dir", tempfile.gettempdir(), "--disable_tqdm", "true"]
-    model_arguments, data_arguments, training = parse_arguments([*arguments, *UNSAVED])
+    model_arguments, data_arguments, training = parse_arguments([*arguments, *WITHOUT_CHECKPOINTS])
     set_seed(1)
     found = load_data(data_arguments)
     model, config = build_model(model_arguments, data_arguments, found)

@@ -26,17 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 
 from benchmarks.datasets import ROOT, find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Example, read_examples
-from lagamc.encoders import load_sentence_encoder
+from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise
+from lagamc.thresholds import goal_figure
 
 UNSEEN, MINIMUM_ROWS = 5, 20
 GRID = np.linspace(-0.2, 1, 241)  # cosines and probabilities
@@ -64,23 +65,15 @@ def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int
         run_training(name, folder, *settings)
 
 
-def macro_f1(scores: np.ndarray, true: np.ndarray, threshold: float) -> float:
-    """Of (rows, labels)."""
-    return float(f1_score(true, scores >= threshold, average="macro", zero_division=0))
-
-
 def best_threshold(scores: np.ndarray, true: np.ndarray) -> float:
     """The one with the best macro-F1."""
-    return float(max(GRID, key=lambda value: macro_f1(scores, true, value)))
+    return float(max(GRID, key=lambda value: goal_figure("macro_f1", scores >= value, true)))
 
 
 def similarities(texts: list[str], bank: LabelBank) -> np.ndarray:
     """Cosine of every text and description under the untrained encoder, (texts, labels)."""
     encoder = load_sentence_encoder(embedded_folder())
-    encoded = [
-        encoder.encode(part, normalize_embeddings=True, show_progress_bar=False) for part in (texts, bank.descriptions)
-    ]
-    return np.asarray(encoded[0] @ encoded[1].T)
+    return unit_embeddings(encoder, texts) @ unit_embeddings(encoder, bank.descriptions).T
 
 
 def measure(name: str, data: Path, seed: int, rows: int, limit: int | None) -> dict[str, Any]:
@@ -109,14 +102,14 @@ def measure(name: str, data: Path, seed: int, rows: int, limit: int | None) -> d
     strict = best_threshold(theirs["dev"][known][:, others], true["dev"][known][:, others])
     unseen_true = true["test"][:, columns]
     figures: dict[str, Any] = {
-        "unseen_macro_f1": macro_f1(chosen[:, columns], unseen_true, 0.5),
-        "bi_encoder_macro_f1": macro_f1(theirs["test"][:, columns], unseen_true, strict),
-        "seen_macro_f1": macro_f1(chosen[:, others], true["test"][:, others], 0.5),
+        "unseen_macro_f1": goal_figure("macro_f1", chosen[:, columns], unseen_true),
+        "bi_encoder_macro_f1": goal_figure("macro_f1", theirs["test"][:, columns] >= strict, unseen_true),
+        "seen_macro_f1": goal_figure("macro_f1", chosen[:, others], true["test"][:, others]),
         "labels": unseen,
     }
     for system, scores in (("unseen", ours), ("bi_encoder", theirs)):
         tuned = best_threshold(scores["dev"][:, columns], true["dev"][:, columns])
-        figures[f"{system}_macro_f1_tuned"] = macro_f1(scores["test"][:, columns], unseen_true, tuned)
+        figures[f"{system}_macro_f1_tuned"] = goal_figure("macro_f1", scores["test"][:, columns] >= tuned, unseen_true)
         figures[f"{system}_map"] = float(average_precision_score(unseen_true, scores["test"][:, columns]))
     return figures
 

@@ -67,7 +67,7 @@ class EncoderDecoderBackbone:
             labels: (rows, response), -100 on padding.
         """
         base: Any = self.base
-        states = base.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
+        states = self.read(input_ids, attention_mask).states
         given = base.prepare_decoder_input_ids_from_labels(labels=labels)
         mask = (torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long()
         order, parts = [], []

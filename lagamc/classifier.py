@@ -21,6 +21,7 @@ from lagamc.cards import render_card, without_evaluation
 from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
+from lagamc.encoders import unit_embeddings
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
 from lagamc.hub import HubAccess
@@ -34,7 +35,7 @@ from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
-from lagamc.unseen import Background, unit_embeddings
+from lagamc.unseen import Background
 
 DECIDE_BY = ("scores", "generated")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -63,3 +65,15 @@ def load_sentence_encoder(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return encoder
+
+
+def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    """Embeddings of length 1, (texts, dimensions), float32.
+
+    Args:
+        encoder: any.
+        texts: any number.
+        batch_size: texts at a time.
+    """
+    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(found, dtype=np.float32)

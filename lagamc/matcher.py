@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lagamc.encoders import unit_embeddings
 from lagamc.labels import LabelBank, split_sentences
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ class LabelMatcher:
         self._cache: dict[str, tuple[int, float]] = {}
 
     def _encode(self, sentences: Sequence[str]) -> np.ndarray:
-        embeddings = self.encoder.encode(
-            list(sentences), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(embeddings, dtype=np.float32)
+        return unit_embeddings(self.encoder, sentences, self.batch_size)
 
     def nearest(self, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Nearest label of each embedding, by matrix products over blocks of embeddings.

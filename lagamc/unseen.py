@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lagamc.errors import LagamcError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 UNSEEN = "unseen"  # what these scores are called beside `accurate` and `fast` ones
 SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
@@ -39,6 +34,7 @@ class Background:
     @classmethod
     def of(cls, texts: np.ndarray) -> Background:
         """From unit embeddings, (texts, dimensions)."""
+        texts = texts.astype(np.float64)
         return cls(texts.mean(axis=0), np.cov(texts, rowvar=False, bias=True).reshape(texts.shape[1], -1))
 
     def save(self, path: Path) -> None:
@@ -69,12 +65,7 @@ class Background:
             texts: (texts, dimensions) unit embeddings.
             descriptions: (labels, dimensions) unit embeddings.
         """
+        texts, descriptions = texts.astype(np.float64), descriptions.astype(np.float64)
         variance = np.einsum("ld,de,le->l", descriptions, self.covariance, descriptions)
         spread = np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_SPREAD)
         return (texts @ descriptions.T - descriptions @ self.mean) / spread
-
-
-def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """(texts, dimensions), float64."""
-    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(found, dtype=np.float64)
