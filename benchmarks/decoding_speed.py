@@ -73,7 +73,9 @@ def main() -> None:
     def with_drafts(mode: str) -> Callable[[Tensor, Tensor], list[list[int]]]:
         def decode(ids: Tensor, mask: Tensor) -> list[list[int]]:
             reading = classifier.model.backbone.read(ids, mask)
-            return decoders[mode].decode(reading, classifier.model.retrieve(reading, classifier.bank_embeddings))
+            return decoders[mode].decode(
+                reading, classifier.model.retrieve(reading, classifier.reader.bank_embeddings)
+            )
 
         return decode
 

@@ -34,6 +34,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lagamc.artifact import ArtifactConfig
+from lagamc.batches import BatchReader
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.labels import LabelBank
 from lagamc.prompts import Prompt
@@ -41,6 +42,14 @@ from lagamc.streaming import PredictionJob, Predictor
 
 WORDS = ["parcel", "lamp", "refund", "late", "broken", "thanks", "the", "my", "is", "where", "again", "shop"]
 IDENTITY = {"model": "stub", "settings": {}}
+
+
+class StubReader(BatchReader):
+    """Gives token ids as they are."""
+
+    def read(self, rows: Any) -> Any:
+        """The rows."""
+        return rows
 
 
 class Stub(LagamcClassifier):
@@ -53,14 +62,16 @@ class Stub(LagamcClassifier):
         bank = LabelBank({f"label {i}": f"Case {i}: the text is about {word}" for i, word in enumerate(WORDS)})
         self.device = torch.device("cpu")
         self.config = ArtifactConfig(Prompt().to_dict(), max_input_length=128, max_response_length=32)
-        self.model: Any = SimpleNamespace(
+        model: Any = SimpleNamespace(
             tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer), codec=SimpleNamespace(bank=bank)
         )
+        self.model = model
+        self.reader = StubReader(model)
 
     def predict(self, texts: Sequence[str], batch_size: int = 32, *_: Any, **__: Any) -> list[Prediction]:
         """Answers that depend on every token."""
 
-        def answer(batch: list[list[int]]) -> list[Prediction]:
+        def answer(batch: Any) -> list[Prediction]:
             answers = []
             for ids in batch:
                 key = zlib.crc32(bytes(ids))
@@ -69,7 +80,7 @@ class Stub(LagamcClassifier):
                 answers.append(Prediction(labels, scores, ". ".join(self.bank[name] for name in labels), []))
             return answers
 
-        return [windows[0] for windows in self._in_batches(texts, batch_size, answer, None)[0]]
+        return [windows[0] for windows in self.reader.run(texts, answer, self.config, batch_size)[0]]
 
 
 def write_rows(path: Path, rows: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import CommitInfo
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from lagamc.artifact import ArtifactConfig, artifact_prompt, edited_card, find_artifact, save_artifact
-from lagamc.backbones import Reading
+from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
+from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
-from lagamc.data import LOSS_IGNORE, is_encodable, pad, pad_texts
+from lagamc.data import LOSS_IGNORE, pad
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.encoders import unit_embeddings
@@ -178,10 +176,9 @@ class LagamcClassifier:
         )
 
     @cached_property
-    def bank_embeddings(self) -> Tensor | None:
-        """(labels, dimensions) of the descriptions, which retrieval compares with; None without that part."""
-        with torch.no_grad():
-            return None if self.model.retrieval is None else self.model.encode_bank()
+    def reader(self) -> BatchReader:
+        """Reads texts in batches."""
+        return BatchReader(self.model)
 
     @cached_property
     def scorer(self) -> LabelScorer:
@@ -293,21 +290,24 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
-        def answer(batch: list[list[int]]) -> list[tuple[np.ndarray | None, str, list[Match]]]:
-            ids, mask, reading, retrieved = self._read(batch)
-            written, matches = [""] * len(batch), [list[Match]() for _ in batch]
+        def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, str, list[Match]]]:
+            written, matches = [""] * len(batch), [list[Match]() for _ in range(len(batch))]
             if generate or limits is None:
                 if decoding == "generate":
                     settings: dict[str, Any] = {"do_sample": False, "num_beams": beams}
-                    rows = self.model.generate(ids, mask, max_new_tokens=self.config.max_response_length, **settings)
+                    longest = self.config.max_response_length
+                    rows = self.model.generate(
+                        batch.input_ids, batch.attention_mask, max_new_tokens=longest, **settings
+                    )
                 else:
-                    rows = pad(self.decoder(decoding).decode(reading, retrieved), LOSS_IGNORE)
+                    rows = pad(self.decoder(decoding).decode(batch.reading, batch.retrieved), LOSS_IGNORE)
                 written = response_texts(rows.cpu().numpy(), self.model)
                 matches = self.matcher.match(written)
-            evidence = [None] * len(batch) if limits is None else self.scorer.evidence(reading, retrieved, scores)
+            scored = limits is not None
+            evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else [None] * len(batch)
             return list(zip(evidence, written, matches, strict=True))
 
-        answers, clipped = self._in_batches(texts, batch_size, answer, progress, window_stride)
+        answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride)
         unseen = self._unseen(texts, batch_size) if limits is not None else [None] * len(texts)
         return [
             self._decide(windows, scores, limits, top_k, cut, near)
@@ -385,65 +385,17 @@ class LagamcClassifier:
     ) -> dict[str, np.ndarray]:
         """Log-odds of the labels before calibration, (texts, labels, sources), for each kind of scores."""
 
-        def answer(batch: list[list[int]]) -> list[dict[str, np.ndarray]]:
-            _, _, reading, retrieved = self._read(batch)
-            found = {scores: self.scorer.evidence(reading, retrieved, scores) for scores in SCORES}
+        def answer(batch: TextBatch) -> list[dict[str, np.ndarray]]:
+            found = {scores: self.scorer.evidence(batch.reading, batch.retrieved, scores) for scores in SCORES}
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 
-        answers, _ = self._in_batches(texts, batch_size, answer, progress)
+        answers, _ = self.reader.run(texts, answer, self.config, batch_size, progress)
         return {
             scores: np.stack([np.max([window[scores] for window in windows], axis=0) for windows in answers])
             for scores in SCORES
         }
 
     # parts of the above
-
-    def _in_batches(
-        self,
-        texts: Sequence[str],
-        batch_size: int,
-        answer: Callable[[list[list[int]]], list[Any]],
-        progress: str | None,
-        window_stride: int | None = None,
-    ) -> tuple[list[list[Any]], list[bool]]:
-        """What `answer` gives for every window of every text, in order, and whether a text was cut.
-
-        The token ids of a batch are of similar length.
-        """
-        if not isinstance(texts, Sequence):
-            raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
-        if isinstance(texts, str):
-            raise LagamcError("predict: expected a list of texts, found one string; write predict([text])")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip() or not is_encodable(text):
-                raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
-        prompt = artifact_prompt(self.config)
-        stride = self.config.window_stride if window_stride is None else window_stride
-        if not isinstance(stride, int) or stride < 0:
-            raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
-        inputs, owners, clipped = prompt.encode_windows(
-            self.model.tokenizer, texts, self.config.max_input_length, stride
-        )
-        results: list[Any] = [None] * len(inputs)
-        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
-            rows = order[start : start + batch_size]
-            with torch.inference_mode():
-                answers = answer([inputs[i] for i in rows])
-            for i, found in zip(rows, answers, strict=True):
-                results[i] = found
-        windows: list[list[Any]] = [[] for _ in texts]
-        for owner, result in zip(owners, results, strict=True):
-            windows[owner].append(result)
-        return windows, clipped
-
-    def _read(self, batch: list[list[int]]) -> tuple[Tensor, Tensor, Reading, Tensor | None]:
-        """Token ids, their mask, the generator's reading of them and the logits of retrieval."""
-        backbone = self.model.backbone
-        ids, mask = (t.to(self.device) for t in pad_texts(batch, backbone.padding_id, backbone.padding_side))
-        reading = backbone.read(ids, mask)
-        return ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings)
 
     @cached_property
     def _descriptions(self) -> np.ndarray:

@@ -310,8 +310,8 @@ def test_windows_of_a_long_text_are_merged_by_maximum(classifier: LagamcClassifi
     parts = []
     for row in rows:
         with torch.inference_mode():
-            _, _, reading, retrieved = classifier._read([row])
-        parts.append(classifier.scorer.evidence(reading, retrieved, scores)[0])
+            batch = classifier.reader.read([row])
+        parts.append(classifier.scorer.evidence(batch.reading, batch.retrieved, scores)[0])
     expected = classifier.rules.probabilities(np.max(parts, axis=0)[None], scores)[0]
     short, whole, cut = (
         *classifier.predict([TEXTS[0], LONG], scores=scores, window_stride=stride),

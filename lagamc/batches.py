@@ -1,0 +1,112 @@
+"""Texts in batches of similar length, as the generator has read them; long ones in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lagamc.artifact import ArtifactConfig, artifact_prompt
+from lagamc.backbones import Reading
+from lagamc.data import pad_texts
+from lagamc.errors import LagamcError
+from lagamc.modeling import LagamcModel
+from lagamc.rows import is_encodable
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Windows of texts, read.
+
+    Args:
+        input_ids: (windows, tokens) prompt and text.
+        attention_mask: (windows, tokens).
+        reading: of the generator.
+        retrieved: (windows, labels) logits of retrieval; None where the model has no such part.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    reading: Reading
+    retrieved: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class BatchReader:
+    """Reads texts of any number.
+
+    Args:
+        model: in evaluation mode.
+    """
+
+    def __init__(self, model: LagamcModel):
+        self.model = model
+
+    @cached_property
+    def bank_embeddings(self) -> Tensor | None:
+        """(labels, dimensions) of the descriptions, which retrieval compares with; None without that part."""
+        with torch.no_grad():
+            return None if self.model.retrieval is None else self.model.encode_bank()
+
+    def read(self, rows: Sequence[Sequence[int]]) -> TextBatch:
+        """A batch of token ids."""
+        backbone = self.model.backbone
+        padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
+        ids, mask = (part.to(self.model.device) for part in padded)
+        reading = backbone.read(ids, mask)
+        return TextBatch(ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings))
+
+    def run(
+        self,
+        texts: Sequence[str],
+        answer: Callable[[TextBatch], list[Any]],
+        config: ArtifactConfig,
+        batch_size: int = 32,
+        progress: str | None = None,
+        window_stride: int | None = None,
+    ) -> tuple[list[list[Any]], list[bool]]:
+        """What `answer` gives for every window of every text, in order, and whether a text was cut.
+
+        Args:
+            texts: any number.
+            answer: one for each row of a batch.
+            config: prompt, input length and stride of the windows.
+            batch_size: windows at a time.
+            progress: title of a progress bar; None shows none.
+            window_stride: tokens from one window to the next, 0 cuts long texts; None takes that of the configuration.
+
+        Raises:
+            LagamcError: a text is empty or no string, or the stride is no number.
+        """
+        if not isinstance(texts, Sequence):
+            raise LagamcError(f"predict: expected a list of texts, found {type(texts).__name__}")
+        if isinstance(texts, str):
+            raise LagamcError("predict: expected a list of texts, found one string; write predict([text])")
+        for number, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip() or not is_encodable(text):
+                raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
+        prompt = artifact_prompt(config)
+        stride = config.window_stride if window_stride is None else window_stride
+        if not isinstance(stride, int) or stride < 0:
+            raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
+        inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
+        results: list[Any] = [None] * len(inputs)
+        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+        starts = range(0, len(order), batch_size)
+        for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
+            rows = order[start : start + batch_size]
+            with torch.inference_mode():
+                answers = answer(self.read([inputs[i] for i in rows]))
+            for i, found in zip(rows, answers, strict=True):
+                results[i] = found
+        windows: list[list[Any]] = [[] for _ in texts]
+        for owner, result in zip(owners, results, strict=True):
+            windows[owner].append(result)
+        return windows, clipped
