@@ -157,17 +157,6 @@ def test_any_written_text_is_encoded_as_by_encode(
     assert _semantic(model, batch, _one_hot(model, written)).item() == pytest.approx(1 - real.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
-def test_the_bank_is_encoded_as_by_encode(
-    generator: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
-) -> None:
-    model = make_model(request.getfixturevalue(generator)).eval()
-    expected = model.sentence_encoder.encode([t + "." for t in model.codec.bank.descriptions], convert_to_tensor=True)
-    assert torch.allclose(model.encode_bank(), expected, atol=1e-5)
-    pairs = [F.cosine_similarity(expected[i], expected[j], dim=0) for i in range(4) for j in range(i)]
-    assert model.collapse() == pytest.approx(float(sum(pairs)) / 6, abs=1e-5)
-
-
 def test_long_responses_are_cut_as_the_encoder_cuts_them(
     make_model: Callable[..., LagamcModel], shared_t5: Path
 ) -> None:
