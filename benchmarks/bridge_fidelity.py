@@ -64,7 +64,7 @@ def bridged_similarity(model: LagamcModel, labels: list[int], written: list[int]
     tokens = model.vocabulary.localise(torch.tensor([[*written, model.codec.end_token_id]]))
     own, other = (torch.nn.functional.one_hot(ids, len(model.vocabulary)).float() for ids in (targets, tokens))
     logits = torch.log((1 - weight) * own + weight * other + 1e-30)
-    return 1 - float(model.semantic_loss(logits, targets, torch.tensor([response.label_index])))
+    return 1 - float(model.semantic_loss(logits, targets, torch.tensor([response.label_index]))[0])
 
 
 def perturbed(

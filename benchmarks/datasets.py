@@ -1,9 +1,18 @@
-"""Where the benchmarks find real data sets: folders in the format of the README, never part of the repository."""
+"""Real data sets for the benchmarks: where they are found, and the rows of each that every system gets."""
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+
+from lagamc.data import SPLITS, Example, read_examples
+from lagamc.labels import LabelBank
+from lagamc.metrics import binarise
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "LAGAMC_DATA"
@@ -16,3 +25,82 @@ def find_dataset(name: str) -> Path | None:
         if (place / name / "labels.json").is_file():
             return place / name
     return None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set as every system gets it.
+
+    Args:
+        name: of the data set.
+        bank: its labels.
+        splits: training, development and test rows, all with labels.
+        max_length: tokens of a text at most, for all that cut texts.
+        epochs: over the training rows, for all that train in epochs.
+        seed: of whatever is random.
+    """
+
+    name: str
+    bank: LabelBank
+    splits: dict[str, list[Example]]
+    max_length: int
+    epochs: int
+    seed: int
+
+    @cached_property
+    def texts(self) -> dict[str, list[str]]:
+        """Of every split."""
+        return {split: [example.text for example in found] for split, found in self.splits.items()}
+
+    @cached_property
+    def true(self) -> dict[str, np.ndarray]:
+        """(rows, labels) of every split, 0 or 1."""
+        return {
+            split: binarise([self.bank.index(e.labels) for e in found], len(self.bank))
+            for split, found in self.splits.items()
+        }
+
+    def write(self, folder: Path) -> None:
+        """Writes the rows as a `data_dir`."""
+        (folder / "labels.json").write_text(json.dumps(dict(self.bank.items())), encoding="utf-8")
+        for split, found in self.splits.items():
+            lines = [json.dumps({"id": e.id, "text": e.text, "labels": list(e.labels)}) + "\n" for e in found]
+            (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+# tokens of a text and epochs; rows of each split at most
+SIZES: dict[str, tuple[int, int, dict[str, int]]] = {
+    "caves": (64, 3, {}),
+    "reuters": (128, 3, {}),
+    "goemotions": (48, 3, {"train": 8000, "dev": 2000, "test": 3300}),
+    "aapd": (256, 8, {}),
+    "pubmed": (256, 8, {}),
+}
+WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
+
+
+def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int | None = None) -> Task | None:
+    """A data set of the main table; None where it is absent.
+
+    Rows without labels are left out. Where there are no training rows, the first development rows take their place.
+
+    Args:
+        name: one of `SIZES`.
+        seed: see `Task`.
+        rows: training rows at most; None takes all of `SIZES`.
+        test_rows: the same for test rows.
+    """
+    data = find_dataset(name)
+    if data is None:
+        return None
+    max_length, epochs, limits = SIZES[name]
+    bank = LabelBank.from_file(data / "labels.json")
+    splits = {
+        split: read_examples(data / f"{split}.jsonl", bank, unlabelled="drop", limit=limits.get(split))
+        for split in SPLITS
+        if (data / f"{split}.jsonl").is_file()
+    }
+    if "train" not in splits:
+        splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
+    splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
+    return Task(name, bank, splits, max_length, epochs, seed)

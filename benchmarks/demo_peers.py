@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.datasets import Task
 from benchmarks.models import run_training
-from benchmarks.peers import frozen_scores, linear_scores
+from benchmarks.peers import frozen_minilm, tfidf_svc
 from lagamc.config import DataArguments
-from lagamc.metrics import binarise, multi_label_metrics
+from lagamc.metrics import multi_label_metrics
 from lagamc.thresholds import tune_thresholds
 from lagamc.training import load_data
 
@@ -36,17 +37,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed")
     seeds = SEEDS[:1] if parser.parse_args().quick else SEEDS
     data = load_data(DataArguments(data_dir="demo", unlabelled="keep"))
-    texts = {name: [e.text for e in examples] for name, examples in data.splits.items()}
-    true = {
-        name: binarise([data.bank.index(e.labels) for e in examples], len(data.bank))
-        for name, examples in data.splits.items()
-    }
     results: dict[str, list[dict[str, float]]] = {"lagamc": [], "linear": [], "frozen": []}
     for seed in seeds:
-        for name, peer in (("linear", linear_scores), ("frozen", frozen_scores)):
-            dev, test = peer(texts["train"], true["train"], (texts["dev"], texts["test"]), seed)
-            thresholds = tune_thresholds(dev, true["dev"], data.bank.names).values(data.bank.names)
-            results[name].append(multi_label_metrics(test >= thresholds, true["test"]))
+        task = Task("demo", data.bank, data.splits, max_length=64, epochs=6, seed=seed)
+        for name, peer in (("linear", tfidf_svc), ("frozen", frozen_minilm)):
+            scores = peer(task).scores
+            thresholds = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names).values(task.bank.names)
+            results[name].append(multi_label_metrics(scores["test"] >= thresholds, task.true["test"]))
         with tempfile.TemporaryDirectory() as folder:
             results["lagamc"].append(train_lagamc(seed, Path(folder)))
         for name, rows in results.items():

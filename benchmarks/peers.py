@@ -1,46 +1,88 @@
-"""Linear classifiers to compare with: what a user would otherwise reach for first."""
+"""What a user would otherwise reach for first: linear classifiers, and MiniLM as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import sklearn
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
+from benchmarks.datasets import Task
+from lagamc.calibration import fit_calibration
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 
+SCIKIT_LEARN = f"scikit-learn {sklearn.__version__}"
 
-def linear_scores(
-    train: Sequence[str], true: np.ndarray, others: Sequence[Sequence[str]], seed: int
-) -> list[np.ndarray]:
-    """TF-IDF of words and word pairs, LinearSVC for each label.
+
+@dataclass(frozen=True)
+class Scored:
+    """What a system says about the rows of a task.
 
     Args:
-        train: training texts.
-        true: (rows, labels), 0 or 1.
-        others: texts to score, one list a split.
-        seed: of the solver.
-
-    Returns:
-        (rows, labels) between 0 and 1 for each split: margins through the logistic function.
+        scores: split -> (rows, labels) between 0 and 1, of `dev` and `test`.
+        library: with its version.
+        setting: what was set, in words.
+        trainable: parameters that were trained.
+        total: all parameters.
     """
+
+    scores: dict[str, np.ndarray]
+    library: str
+    setting: str
+    trainable: int
+    total: int
+
+
+def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Any scores by one logistic curve, fitted to the development rows: the order stays, thresholds get a scale."""
+    curve = fit_calibration(scores["dev"][..., None], task.true["dev"])
+    return {split: curve.apply(found[..., None]) for split, found in scores.items()}
+
+
+def tfidf_svc(task: Task) -> Scored:
+    """TF-IDF of words and word pairs, LinearSVC for each label; margins through the logistic function."""
     features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
-    model = OneVsRestClassifier(LinearSVC(random_state=seed)).fit(features.fit_transform(train), true)
-    return [expit(2 * model.decision_function(features.transform(texts))) for texts in others]
+    model = OneVsRestClassifier(LinearSVC(random_state=task.seed))
+    model.fit(features.fit_transform(task.texts["train"]), task.true["train"])
+    scores = {s: expit(2 * model.decision_function(features.transform(task.texts[s]))) for s in ("dev", "test")}
+    weights = len(task.bank) * (len(features.vocabulary_) + 1)
+    return Scored(scores, SCIKIT_LEARN, "words and pairs, C 1", weights, weights)
 
 
-def frozen_scores(
-    train: Sequence[str], true: np.ndarray, others: Sequence[Sequence[str]], seed: int
-) -> list[np.ndarray]:
-    """Frozen all-MiniLM-L6-v2 embeddings, logistic regression for each label; see `linear_scores`."""
+def tfidf_logistic(task: Task) -> Scored:
+    """TF-IDF of words and word pairs, logistic regression for each label."""
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
+    model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=task.seed))
+    model.fit(features.fit_transform(task.texts["train"]), task.true["train"])
+    scores = {s: model.predict_proba(features.transform(task.texts[s])) for s in ("dev", "test")}
+    weights = len(task.bank) * (len(features.vocabulary_) + 1)
+    return Scored(scores, SCIKIT_LEARN, "words and pairs, C 10", weights, weights)
+
+
+def frozen_minilm(task: Task) -> Scored:
+    """Frozen all-MiniLM-L6-v2 embeddings, logistic regression for each label."""
     encoder = load_sentence_encoder(embedded_folder())
+    embeddings = {split: unit_embeddings(encoder, texts) for split, texts in task.texts.items()}
+    model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=task.seed))
+    model.fit(embeddings["train"], task.true["train"])
+    weights = len(task.bank) * (embeddings["train"].shape[1] + 1)
+    total = weights + sum(p.numel() for p in encoder.parameters())
+    scores = {s: model.predict_proba(embeddings[s]) for s in ("dev", "test")}
+    return Scored(scores, SCIKIT_LEARN, "C 10", weights, total)
 
-    model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=seed)).fit(
-        unit_embeddings(encoder, train), true
-    )
-    return [model.predict_proba(unit_embeddings(encoder, texts)) for texts in others]
+
+def zero_shot_minilm(task: Task) -> Scored:
+    """Cosine of text and description under all-MiniLM-L6-v2 as it is."""
+    from sentence_transformers import __version__
+
+    encoder = load_sentence_encoder(embedded_folder())
+    descriptions = unit_embeddings(encoder, task.bank.descriptions)
+    cosines = {s: unit_embeddings(encoder, task.texts[s]) @ descriptions.T for s in ("dev", "test")}
+    total = sum(p.numel() for p in encoder.parameters())
+    return Scored(as_probabilities(task, cosines), f"sentence-transformers {__version__}", "untrained", 0, total)

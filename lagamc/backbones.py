@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-MOST_PARTS = 4  # that the responses of a batch are computed in
-WORTHWHILE = 0.1  # share of the tokens that a split has to save
+from lagamc.lengths import in_parts
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,21 @@ class EncoderDecoderBackbone:
         """
         base: Any = self.base
         states = self.read(input_ids, attention_mask).states
-        given = base.prepare_decoder_input_ids_from_labels(labels=labels)
+        # one look-up for all parts: each has a gradient of the table's size
+        given = base.get_decoder().get_input_embeddings()(base.prepare_decoder_input_ids_from_labels(labels=labels))
         mask = (torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long()
-        order, parts = [], []
-        for rows, width in parts_by_length((labels >= 0).sum(1).tolist()):
-            logits = self.generator(
+
+        def logits(rows: list[int], width: int) -> Tensor:
+            part = self.generator(
                 encoder_outputs=(states[rows],),
                 attention_mask=attention_mask[rows],
-                decoder_input_ids=given[rows, :width],
+                decoder_inputs_embeds=given[rows, :width],
                 decoder_attention_mask=mask[rows, :width],
                 use_cache=False,
             ).logits
-            parts.append(F.pad(logits, (0, 0, 0, labels.shape[1] - width)))
-            order += rows
-        back = torch.tensor(order, device=labels.device).argsort()
-        return torch.cat(parts)[back], states
+            return F.pad(part, (0, 0, 0, labels.shape[1] - width))
+
+        return in_parts(logits, (labels >= 0).sum(1)), states
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> Reading:
         """Reads texts, (rows, tokens)."""
@@ -174,29 +173,6 @@ class DecoderOnlyBackbone(EncoderDecoderBackbone):
     def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
         """What `generate` wrote, without the text."""
         return generated[:, input_ids.shape[1] :]
-
-
-def parts_by_length(lengths: Sequence[int]) -> list[tuple[list[int], int]]:
-    """Rows of a batch in parts of similar length, and the width of each part; together the parts hold every row once.
-
-    A few rows with many labels would otherwise make the responses of all others as long as theirs: a part is split
-    where that saves more than `WORTHWHILE` of the batch's tokens.
-
-    Args:
-        lengths: tokens of each row.
-    """
-    parts = [sorted(range(len(lengths)), key=lambda row: lengths[row])]
-    while len(parts) < MOST_PARTS:
-        needed = WORTHWHILE * sum(len(part) * lengths[part[-1]] for part in parts)
-        saved, number, cut = max(
-            (j * (lengths[part[-1]] - lengths[part[j - 1]]), i, j)
-            for i, part in enumerate(parts)
-            for j in range(1, len(part) + 1)
-        )
-        if saved <= needed:
-            break
-        parts[number : number + 1] = [parts[number][:cut], parts[number][cut:]]
-    return [(part, max(1, lengths[part[-1]])) for part in parts]
 
 
 def _right_padded(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lagamc.backbones import Reading
+from lagamc.lengths import parts_by_length
 
 if TYPE_CHECKING:
     from lagamc.modeling import LagamcModel
@@ -82,30 +83,36 @@ class DescriptionDecoder:
         while active:
             drafts = [self._draft(row) for row in active]
             written = [row.tokens + draft for row, draft in zip(active, drafts, strict=True)]
-            with self.model.vocabulary.restricted_head(self.model.base_generator):
-                logits = self.model.backbone.continued(reading, [row.source for row in active], written)
             self.passes += 1
             self.row_passes += len(active)
-            best = logits.argmax(-1).tolist() if self.mode == "exact" else None
             unfinished = []
-            for number, (row, draft) in enumerate(zip(active, drafts, strict=True)):
-                if best is not None:
-                    first = len(row.tokens)
-                    choices = [self.vocabulary[i] for i in best[number][first : first + len(draft) + 1]]
-                    done = self._accept(row, draft, choices)
-                else:
-                    done = self._accept_constrained(row, draft, logits[number])
-                if not done:
-                    unfinished.append(row)
+            for part, _ in parts_by_length([len(tokens) for tokens in written]):
+                rows_of_part = [active[i] for i in part]
+                with self.model.vocabulary.restricted_head(self.model.base_generator):
+                    logits = self.model.backbone.continued(
+                        reading, [row.source for row in rows_of_part], [written[i] for i in part]
+                    )
+                best = logits.argmax(-1).tolist() if self.mode == "exact" else None
+                for number, (i, row) in enumerate(zip(part, rows_of_part, strict=True)):
+                    draft = drafts[i]
+                    if best is not None:
+                        first = len(row.tokens)
+                        choices = [self.vocabulary[j] for j in best[number][first : first + len(draft) + 1]]
+                        done = self._accept(row, draft, choices)
+                    else:
+                        done = self._accept_constrained(row, draft, logits[number])
+                    if not done:
+                        unfinished.append(row)
             active = unfinished
         return [row.tokens for row in rows]
 
     def _guess(self, rows: int, retrieved: Tensor | None) -> list[list[int]]:
-        """Labels that retrieval expects in each row, in the label order."""
+        """Labels that retrieval expects in each row, at least one, in the label order."""
         if retrieved is None:
             return [[] for _ in range(rows)]
-        likely = (torch.sigmoid(retrieved) > LIKELY).tolist()
-        return [self.codec.sort(label for label, yes in enumerate(row) if yes) for row in likely]
+        likely = torch.sigmoid(retrieved) > LIKELY
+        likely |= retrieved == retrieved.amax(1, keepdim=True)
+        return [self.codec.sort(label for label, yes in enumerate(row) if yes) for row in likely.tolist()]
 
     def _allowed(self, row: _Row, label: int) -> bool:
         """Whether a label may follow the complete ones."""

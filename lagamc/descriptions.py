@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lagamc.bridge import AlignedText, PaddedAlignments, pad_alignments
+from lagamc.lengths import in_parts
 from lagamc.prompts import special_tokens
 
 if TYPE_CHECKING:
@@ -19,6 +22,23 @@ def encoder_backbone(encoder: SentenceTransformer) -> Any:
     """The `transformers` model inside a sentence encoder."""
     first: Any = encoder[0]
     return first.auto_model
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts whose descriptions are given one by one.
+
+    Args:
+        piece_ids: (descriptions, pieces) of the encoder.
+        lengths: (descriptions,) pieces of each.
+        rows: (descriptions,) the text each belongs to, ascending.
+        added: (descriptions, pieces, dimensions) to the embeddings of the pieces.
+    """
+
+    piece_ids: Tensor
+    lengths: Tensor
+    rows: Tensor
+    added: Tensor | None = None
 
 
 class DescriptionEncoder(nn.Module):
@@ -57,73 +77,87 @@ class DescriptionEncoder(nn.Module):
         """The descriptions of some labels, (descriptions,) positions in the bank."""
         return PaddedAlignments(self.piece_ids[labels], self.alignment[labels], self.piece_lengths[labels])
 
-    def bank(self) -> Tensor:
-        """Embeddings of all descriptions, (labels, dimensions)."""
-        everything = torch.arange(len(self.piece_ids), device=self.piece_ids.device)
-        return self.joined(self.piece_ids, self.piece_lengths, everything)
+    @property
+    def everything(self) -> Texts:
+        """Every description as a text of its own."""
+        return Texts(
+            self.piece_ids, self.piece_lengths, torch.arange(len(self.piece_ids), device=self.piece_ids.device)
+        )
 
-    def responses(self, label: Tensor, rows: Tensor, bank: Tensor | None = None) -> Tensor:
-        """Embeddings of the true responses; rows with the same labels are encoded once.
+    def responses(self, label: Tensor, rows: Tensor, with_bank: bool) -> tuple[Texts | None, Tensor]:
+        """The true responses as texts; rows with the same labels are encoded once.
 
         Args:
             label: (descriptions,) bank position of each.
             rows: (descriptions,) the row each belongs to, ascending.
-            bank: (labels, dimensions) what `bank` gave; a response of one description is taken from it.
+            with_bank: whether a response of one description is taken from the bank.
 
         Returns:
-            (rows with labels, dimensions).
+            the different texts, None where there are none; for each row with labels its place among the bank's
+            embeddings (where they are there) and behind them those of the texts.
         """
         sets: dict[int, tuple[int, ...]] = {}
         for row, member in zip(rows.tolist(), label.tolist(), strict=True):
             sets[row] = (*sets.get(row, ()), member)
-        distinct = [members for members in dict.fromkeys(sets.values()) if bank is None or len(members) > 1]
-        known = [] if bank is None else [bank]
+        distinct = [members for members in dict.fromkeys(sets.values()) if not with_bank or len(members) > 1]
+        offset = len(self.piece_ids) if with_bank else 0
+        place = {members: offset + i for i, members in enumerate(distinct)}
+        chosen = [place[members] if members in place else members[0] for members in sets.values()]
+        texts = None
         if distinct:
             members = torch.tensor([label for members in distinct for label in members], device=label.device)
             owners = torch.tensor([i for i, members in enumerate(distinct) for _ in members], device=label.device)
-            known.append(self.joined(self.piece_ids[members], self.piece_lengths[members], owners))
-        offset = 0 if bank is None else len(bank)
-        place = {members: offset + i for i, members in enumerate(distinct)}
-        chosen = [place[members] if members in place else members[0] for members in sets.values()]
-        return torch.cat(known)[torch.tensor(chosen, device=label.device)]
+            texts = Texts(self.piece_ids[members], self.piece_lengths[members], owners)
+        return texts, torch.tensor(chosen, device=label.device)
 
-    def joined(self, piece_ids: Tensor, lengths: Tensor, rows: Tensor, added: Tensor | None = None) -> Tensor:
-        """Encodes texts whose descriptions are given one by one.
-
-        Args:
-            piece_ids: (descriptions, pieces) of the encoder.
-            lengths: (descriptions,) pieces of each.
-            rows: (descriptions,) the text each belongs to, ascending.
-            added: (descriptions, pieces, dimensions) to the embeddings of the pieces.
+    def joined(self, *groups: Texts) -> list[Tensor]:
+        """Encodes groups of texts together: one look-up in the table, which has a gradient of the table's size.
 
         Returns:
-            (texts, dimensions), texts in the order of their first description.
+            (texts, dimensions) of each group, texts in the order of their first description.
         """
+        arranged = [self._arranged(group) for group in groups]
+        width = max(ids.shape[1] for ids, _, _ in arranged)
+        ids = torch.cat([F.pad(ids, (0, width - ids.shape[1]), value=self.padding_id) for ids, _, _ in arranged])
+        sizes = torch.cat([sizes for _, sizes, _ in arranged])
+        embeds = self.embedding_table[ids]
+        first = 0
+        for group, (own, _, (text, place, keep)) in zip(groups, arranged, strict=True):
+            if group.added is not None:
+                added = group.added[keep].to(embeds.dtype)
+                embeds = embeds.index_put((first + text, place), added, accumulate=True)
+            first += len(own)
+        mask = (torch.arange(width, device=ids.device) < sizes[:, None]).long()
+        encoded = in_parts(lambda part, wide: self.encode(embeds[part, :wide], mask[part, :wide]), sizes)
+        return list(encoded.split([len(own) for own, _, _ in arranged]))
+
+    def _arranged(self, texts: Texts) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Pieces of whole texts with the special tokens around them.
+
+        Returns:
+            (texts, pieces) ids; (texts,) their sizes; text and place of every piece of a description, and which of
+            (descriptions, pieces) these are.
+        """
+        piece_ids, lengths, rows = texts.piece_ids, texts.lengths, texts.rows
         _, text = torch.unique_consecutive(rows, return_inverse=True)
-        texts = int(text[-1]) + 1
+        count = int(text[-1]) + 1
         ends = torch.cumsum(lengths, 0)
-        first = torch.zeros(texts, dtype=torch.long, device=rows.device)
+        first = torch.zeros(count, dtype=torch.long, device=rows.device)
         first = first.scatter_reduce(0, text, ends - lengths, "amin", include_self=False)
-        total = torch.zeros(texts, dtype=torch.long, device=rows.device).scatter_add_(0, text, lengths)
+        total = torch.zeros(count, dtype=torch.long, device=rows.device).scatter_add_(0, text, lengths)
         lead, tail = len(self.head_ids), len(self.tail_ids)
         limit = (self._encoder[0].max_seq_length or 512) - lead - tail
         total = total.clamp_max(limit)
-        width = int(total.max()) + lead + tail
         steps = torch.arange(piece_ids.shape[1], device=rows.device)
         place = lead + (ends - lengths - first[text])[:, None] + steps
         keep = (steps < lengths[:, None]) & (place < lead + limit)
-        where = (text[:, None].expand_as(place)[keep], place[keep])
-        ids = torch.full((texts, width), self.padding_id, device=rows.device)
-        ids[where] = piece_ids[keep]
+        owner = text[:, None].expand_as(place)[keep]
+        ids = torch.full((count, int(total.max()) + lead + tail), self.padding_id, device=rows.device)
+        ids[owner, place[keep]] = piece_ids[keep]
         ids[:, :lead] = self.head_ids
         behind = (lead + total)[:, None] + torch.arange(tail, device=rows.device)
         ids.scatter_(1, behind, self.tail_ids.expand_as(behind))
-        # one look-up in the table: each has a gradient of the table's size
-        embeds = self.embedding_table[ids]
-        if added is not None:
-            embeds = embeds.index_put(where, added[keep].to(embeds.dtype), accumulate=True)
-        mask = torch.arange(width, device=rows.device) < (lead + total + tail)[:, None]
-        return self.encode(embeds, mask.long())
+        return ids, lead + total + tail, (owner, place[keep], keep)
 
     def encode(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
         """Sentence embeddings, (texts, dimensions).

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Reading
 from lagamc.bridge import TokenBridge, pad_alignments
-from lagamc.descriptions import DescriptionEncoder, encoder_backbone
+from lagamc.descriptions import DescriptionEncoder, Texts, encoder_backbone
 from lagamc.errors import LagamcError
 from lagamc.losses import (
     LabelRetrieval,
@@ -211,13 +211,13 @@ class LagamcModel(nn.Module):
         with torch.no_grad():
             surprisal = -torch.log_softmax(logits.float(), dim=-1).gather(-1, targets[..., None])[..., 0]
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
-        # once a step, for every term that compares with it
-        reads_bank = self.settings.semantic_form in ("description", "contrastive") or self.retrieval is not None
-        bank = self.encode_bank() if reads_bank else None
         semantic = torch.zeros_like(cross_entropy)
+        bank = None
         if self.settings.semantic_form != "none":
             rows = self._semantic_rows(len(labels))
-            semantic = self.semantic_loss(logits[rows], targets[rows], label_index[rows], bank)
+            semantic, bank = self.semantic_loss(logits[rows], targets[rows], label_index[rows])
+        elif self.retrieval is not None:
+            bank = self.encode_bank()
         retrieval = torch.zeros_like(cross_entropy)
         if self.retrieval is not None and bank is not None:
             retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), truth)
@@ -239,16 +239,17 @@ class LagamcModel(nn.Module):
         with self.vocabulary.restricted_head(self.base_generator):
             return self.backbone.teacher_forced(input_ids, attention_mask, labels)
 
-    def semantic_loss(
-        self, logits: Tensor, targets: Tensor, label_index: Tensor, bank: Tensor | None = None
-    ) -> Tensor:
+    def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> tuple[Tensor, Tensor | None]:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
 
         Args:
             logits: (rows, response, vocabulary).
             targets: (rows, response) positions in the vocabulary.
             label_index: (rows, response), see `forward`.
-            bank: (labels, dimensions) embeddings of the descriptions; None encodes them where they are needed.
+
+        Returns:
+            the loss, and what `encode_bank` gives where this or the retrieval term compares with it: all texts of a
+            step are encoded together.
         """
         settings, descriptions = self.settings, self.descriptions
         soft = soft_tokens(logits, settings.soft_tokens, self.temperature, self.training)
@@ -259,10 +260,13 @@ class LagamcModel(nn.Module):
         anchor = targets if self.bridge.is_identity else soft.argmax(-1)
         difference = soft.to(table.dtype) @ token_embeddings - token_embeddings[anchor]
 
+        whole = settings.semantic_form == "response"
+        with_bank = not whole or self.retrieval is not None
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
         if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
-            return (descriptions.encode(table[descriptions.head_ids][None]) * 0).sum() + difference.sum() * 0
+            bank = self.encode_bank()
+            return bank.sum() * 0 + difference.sum() * 0, bank
         label = label_index[rows, starts]
         # each description's own differences, then through its alignment onto the encoder's pieces
         steps = torch.arange(descriptions.alignment.shape[2], device=label.device)
@@ -275,26 +279,29 @@ class LagamcModel(nn.Module):
             sizes = [len(self.codec.token_ids[i]) for i in label.tolist()]
             texts = [self.bridge.align(ids[:size]) for ids, size in zip(tokens, sizes, strict=True)]
             written = pad_alignments(texts, descriptions.alignment.shape[2], descriptions.padding_id).to(label.device)
-        pieces, lengths = written.piece_ids, written.lengths
         added = written.alignment.to(table.dtype) @ own
+        owner = rows if whole else torch.arange(len(rows), device=rows.device)
+        targeted, place = descriptions.responses(label, rows, with_bank) if whole else (None, label)
+        groups = [Texts(written.piece_ids, written.lengths, owner, added)]
+        groups += [descriptions.everything] if with_bank else []
+        groups += [] if targeted is None else [targeted]
+        generated, *others = descriptions.joined(*groups)
+        known, encoded_bank = torch.cat(others), others[0] if with_bank else None
 
-        if settings.semantic_form == "response":
-            generated = descriptions.joined(pieces, lengths, rows, added)
-            target = descriptions.responses(label, rows, bank)
-            return cosine_loss(generated, target, generated.new_full((len(generated),), 1 / len(label_index)))
-        generated = descriptions.joined(pieces, lengths, torch.arange(len(rows), device=rows.device), added)
-        bank = self.encode_bank() if bank is None else bank
+        if whole:
+            weights = generated.new_full((len(generated),), 1 / len(label_index))
+            return cosine_loss(generated, known[place], weights), encoded_bank
         # per row first, then over all rows: independent of how rows are spread over micro-batches
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
         if settings.semantic_form == "description":
-            return cosine_loss(generated, bank[label], weights)
-        carried = torch.zeros(len(label_index), len(bank), dtype=torch.bool, device=label.device)
+            return cosine_loss(generated, known[place], weights), encoded_bank
+        carried = torch.zeros(len(label_index), len(known), dtype=torch.bool, device=label.device)
         carried[rows, label] = True
-        return contrastive_loss(generated, bank, label, carried[rows], weights=weights)
+        return contrastive_loss(generated, known, label, carried[rows], weights=weights), encoded_bank
 
     def encode_bank(self) -> Tensor:
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
-        return self.descriptions.bank()
+        return self.descriptions.joined(self.descriptions.everything)[0]
 
     def retrieve(self, reading: Reading, bank: Tensor | None) -> Tensor | None:
         """Logits of all labels from the states of the texts alone, (rows, labels); None without a retrieval part.

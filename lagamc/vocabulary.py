@@ -44,17 +44,21 @@ class LabelVocabulary(nn.Module):
     def restricted_head(self, generator: PreTrainedModel) -> Iterator[None]:
         """Inside the context the generator's logits have one column per token of this vocabulary.
 
-        The live head's rows are indexed on the way; no module is replaced, so weight tying, saving and `generate`
-        are untouched. The generator must not be given labels inside: its own loss expects the full vocabulary.
+        The live head's rows are indexed on the way, once: each indexing has a gradient of the head's size. No module
+        is replaced, so weight tying, saving and `generate` are untouched. The generator must not be given labels
+        inside: its own loss expects the full vocabulary.
         """
         head = generator.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise TypeError(f"the generator's output head is a {type(head).__name__}, expected a linear layer")
         bias_owner, full_bias = _final_logits_bias(generator)
 
+        rows: list[Tensor | None] = []
+
         def restricted(hidden: Tensor) -> Tensor:
-            bias = None if head.bias is None else head.bias[self.token_ids]
-            return F.linear(hidden, head.weight[self.token_ids], bias)
+            if not rows:
+                rows.extend(None if part is None else part[self.token_ids] for part in (head.weight, head.bias))
+            return F.linear(hidden, *rows)  # type: ignore[arg-type]
 
         head.forward = restricted  # type: ignore[method-assign, assignment]
         if bias_owner is not None and full_bias is not None:  # BART adds a bias behind its head

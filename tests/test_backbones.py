@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lagamc.backbones import MOST_PARTS, parts_by_length
 from lagamc.data import pad_texts
+from lagamc.lengths import parts_by_length
 from lagamc.modeling import LagamcModel
 
 GENERATORS = ["tiny_t5", "tiny_bart", "tiny_llama", "tiny_mistral"]
@@ -84,20 +84,6 @@ def test_generation_is_not_changed_by_padding(model: LagamcModel) -> None:
     assert int(together[0, 0]) == int(model.vocabulary.token_ids[logits[0].argmax()])
 
 
-@pytest.mark.parametrize("lengths", [[5], [3, 3, 3], [4, 30, 4, 31, 4, 4, 90, 4], list(range(1, 40)), [0, 0, 7]])
-def test_parts_hold_every_row_once_and_fit(lengths: list[int]) -> None:
-    parts = parts_by_length(lengths)
-    assert sorted(row for rows, _ in parts for row in rows) == list(range(len(lengths)))
-    assert all(width == max([1, *(lengths[row] for row in rows)]) for rows, width in parts)
-    assert 1 <= len(parts) <= MOST_PARTS
-
-
-def test_one_long_response_does_not_make_all_others_long() -> None:
-    parts = parts_by_length([10] * 31 + [100])
-    assert [(len(rows), width) for rows, width in parts] == [(31, 10), (1, 100)]
-    assert len(parts_by_length([10] * 31 + [11])) == 1
-
-
 @pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
 def test_responses_in_parts_have_the_logits_of_the_whole(
     generator: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest, monkeypatch: Any
@@ -109,7 +95,7 @@ def test_responses_in_parts_have_the_logits_of_the_whole(
         labels[row, :length] = torch.arange(int(length)) % 7 + 5
     assert len(parts_by_length((labels >= 0).sum(1).tolist())) > 1
     logits, states = model.backbone.teacher_forced(ids, mask, labels)
-    monkeypatch.setattr("lagamc.backbones.MOST_PARTS", 1)
+    monkeypatch.setattr("lagamc.lengths.MOST_PARTS", 1)
     whole, same = model.backbone.teacher_forced(ids, mask, labels)
     real = labels >= 0
     torch.testing.assert_close(logits[real], whole[real], atol=1e-5, rtol=1e-5)

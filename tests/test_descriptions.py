@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lagamc.descriptions import Texts
 from lagamc.modeling import LagamcModel
 
 
@@ -37,25 +38,39 @@ def test_responses_are_encoded_as_by_encode_with_and_without_the_bank(
     for label, row in zip(LABELS.tolist(), ROWS.tolist(), strict=True):
         texts[row] = f"{texts[row]} {model.codec.bank.descriptions[label]}.".strip()
     expected = model.sentence_encoder.encode(texts, convert_to_tensor=True)
-    found = model.descriptions.responses(LABELS, ROWS)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.descriptions.responses(LABELS, ROWS, model.encode_bank()), found)
+    for with_bank in (False, True):
+        texts, place = model.descriptions.responses(LABELS, ROWS, with_bank)
+        assert texts is not None
+        known = torch.cat(model.descriptions.joined(*([model.descriptions.everything] if with_bank else []), texts))
+        torch.testing.assert_close(known[place], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("with_bank", "encoded"), [(True, 2), (False, 4)])
+def test_equal_responses_are_encoded_once_and_known_ones_not_again(
+    with_bank: bool, encoded: int, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    """Of five responses two are the same, and of the four different ones two are a single description."""
+    texts, place = make_model(tiny_t5).descriptions.responses(LABELS, ROWS, with_bank)
+    assert texts is not None
+    assert len(texts.rows.unique()) == encoded
+    assert place[0] == place[2]
+
+
+def test_responses_that_the_bank_knows_all_need_no_text(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    texts, place = make_model(tiny_t5).descriptions.responses(torch.tensor([2, 0]), torch.tensor([0, 1]), True)
+    assert texts is None
+    assert place.tolist() == [2, 0]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("with_bank", "encoded"), [(True, 2), (False, 4)])
-def test_equal_responses_are_encoded_once_and_known_ones_not_again(
-    with_bank: bool,
-    encoded: int,
-    make_model: Callable[..., LagamcModel],
-    tiny_t5: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of five responses two are the same, and of the four different ones two are a single description."""
-    model = make_model(tiny_t5).eval()
-    bank, counts, encode = model.encode_bank(), list[int](), model.descriptions.encode
-    monkeypatch.setattr(
-        model.descriptions, "encode", lambda embeds, mask: counts.append(len(embeds)) or encode(embeds, mask)
-    )
-    model.descriptions.responses(LABELS, ROWS, bank if with_bank else None)
-    assert counts == [encoded]
+def test_texts_encoded_together_are_as_if_alone(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    """Groups of different width, one with differences added to its pieces."""
+    descriptions = make_model(tiny_t5).eval().descriptions
+    bank = descriptions.everything
+    added = torch.randn(len(LABELS), descriptions.piece_ids.shape[1], descriptions.embedding_table.shape[1])
+    moved = Texts(descriptions.piece_ids[LABELS], descriptions.piece_lengths[LABELS], ROWS, added)
+    together = descriptions.joined(bank, moved, bank)
+    for group, embeddings in zip((bank, moved, bank), together, strict=True):
+        torch.testing.assert_close(embeddings, descriptions.joined(group)[0], atol=1e-5, rtol=1e-5)
+    still = Texts(moved.piece_ids, moved.lengths, moved.rows)
+    assert not torch.allclose(descriptions.joined(still)[0], together[1], atol=1e-3)

@@ -64,7 +64,7 @@ def _one_hot(model: LagamcModel, labels: Tensor) -> Tensor:
 
 
 def _semantic(model: LagamcModel, batch: dict[str, Tensor], logits: Tensor) -> Tensor:
-    return model.semantic_loss(logits, model.vocabulary.localise(batch["labels"]), batch["label_index"])
+    return model.semantic_loss(logits, model.vocabulary.localise(batch["labels"]), batch["label_index"])[0]
 
 
 # exactness of the bridge

@@ -1,0 +1,207 @@
+"""Peers that fine-tune MiniLM, the backbone of the embedded generator, in other ways."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sentence_transformers
+import torch
+import torch.nn.functional as F
+import transformers
+from datasets import Dataset
+from scipy.special import expit
+from sentence_transformers import (
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EncoderDecoderModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from benchmarks.datasets import Task
+from benchmarks.peers import Scored, as_probabilities
+from lagamc.encoders import load_sentence_encoder, unit_embeddings
+from lagamc.generators import build_embedded, embedded_folder, load_tokenizer
+
+RATE, HEAD_RATE = 2e-4, 5e-3  # best of those tried for the multi-label head on CAVES
+LIBRARY = f"transformers {transformers.__version__}"
+
+
+def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[str, ...], head_rate: float) -> Scored:
+    """Trains a model on text against all labels at once by binary cross-entropy.
+
+    Args:
+        task: rows and labels.
+        build: makes the model from task and tokenizer; it takes `input_ids`, `attention_mask` and `labels`, (rows,
+            labels), and returns `loss` and `logits`, (rows, labels).
+        new: beginnings of the names of weights that start at random.
+        head_rate: learning rate of these.
+    """
+    set_seed(task.seed)
+    tokenizer = load_tokenizer(embedded_folder())
+    model = build(task, tokenizer)
+    groups: list[dict[str, Any]] = [{"params": [], "lr": RATE}, {"params": [], "lr": head_rate}]
+    for name, parameter in model.named_parameters():
+        groups[name.startswith(new)]["params"].append(parameter)
+    rows = {}
+    for split, texts in task.texts.items():
+        ids = tokenizer(texts, truncation=True, max_length=task.max_length)["input_ids"]
+        true = task.true[split].astype(np.float32).tolist()
+        rows[split] = Dataset.from_dict({"input_ids": ids, "labels": true, "length": [len(row) for row in ids]})
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=task.epochs,
+                per_device_train_batch_size=32,
+                per_device_eval_batch_size=64,
+                warmup_steps=0.06,
+                train_sampling_strategy="group_by_length",
+                save_strategy="no",
+                report_to="none",
+                seed=task.seed,
+            ),
+            train_dataset=rows["train"],
+            data_collator=DataCollatorWithPadding(tokenizer),
+            optimizers=(torch.optim.AdamW(groups, weight_decay=0.01), None),
+        )
+        trainer.train()
+        scores = {split: expit(np.asarray(trainer.predict(rows[split]).predictions)) for split in ("dev", "test")}
+    weights = sum(p.numel() for p in model.parameters())
+    setting = f"MiniLM, {task.epochs} epochs, batch 32, learning rate {RATE:g}, new weights {head_rate:g}"
+    return Scored(scores, LIBRARY, setting, weights, weights)
+
+
+def one_vs_all(task: Task) -> Scored:
+    """A multi-label head on MiniLM: the family of BERT, RoBERTa, XLNet and Renee."""
+
+    def build(task: Task, _: Any) -> nn.Module:
+        return AutoModelForSequenceClassification.from_pretrained(
+            embedded_folder(), num_labels=len(task.bank), problem_type="multi_label_classification"
+        )
+
+    return fine_tuned(task, build, ("classifier", "bert.pooler"), HEAD_RATE)
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def _output(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    if labels is None:
+        return {"logits": logits}
+    return {"loss": F.binary_cross_entropy_with_logits(logits, labels), "logits": logits}
+
+
+class JointEncoding(nn.Module):
+    """Text and descriptions through one encoder (paper, section 8.7); a logit is the scaled product of both."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def __init__(self, task: Task, tokenizer: Any):
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(embedded_folder(), add_pooling_layer=False)
+        described = tokenizer(list(task.bank.descriptions), padding=True, return_tensors="pt")
+        self.register_buffer("ids", described["input_ids"])
+        self.register_buffer("mask", described["attention_mask"])
+        width = self.encoder.config.hidden_size
+        self.head = nn.Linear(width, width)
+        self.offset = nn.Parameter(torch.zeros(len(task.bank)))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **_: Any) -> Any:
+        texts = _mean(self.encoder(input_ids, attention_mask).last_hidden_state, attention_mask)
+        described = _mean(self.encoder(self.ids, self.mask).last_hidden_state, self.mask)
+        return _output(self.head(texts) @ described.T / texts.shape[1] ** 0.5 + self.offset, labels)
+
+
+def joint_encoding(task: Task) -> Scored:
+    """See `JointEncoding`."""
+    return fine_tuned(task, JointEncoding, ("head", "offset"), 1e-3)
+
+
+class LabelQueries(nn.Module):
+    """T5Enc (Kementchedjhieva and Chalkidis, 2023): the decoder reads one query a label, all at once.
+
+    A query starts as the mean of the word embeddings of its description.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any):
+        super().__init__()
+        self.model: EncoderDecoderModel = build_embedded(tokenizer)
+        encoder: Any = self.model.encoder
+        table: Tensor = encoder.get_input_embeddings().weight
+        described = tokenizer(list(task.bank.descriptions), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            starts = torch.stack([table[ids].mean(0) for ids in described])
+        self.queries = nn.Parameter(starts)
+        self.head = nn.Linear(table.shape[1], 1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **_: Any) -> Any:
+        rows, count = len(input_ids), len(self.queries)
+        states = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        every = torch.zeros(rows, 1, count, count, dtype=states.dtype, device=states.device)  # added: all see all
+        decoder: Any = self.model.decoder.bert
+        decoded = decoder(
+            inputs_embeds=self.queries.expand(rows, -1, -1),
+            attention_mask=every,
+            position_ids=torch.zeros(rows, count, dtype=torch.long, device=states.device),
+            encoder_hidden_states=states,
+            encoder_attention_mask=attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        return _output(self.head(decoded)[..., 0], labels)
+
+
+def label_queries(task: Task) -> Scored:
+    """See `LabelQueries`; the same encoder, decoder and cross-attention as the embedded generator."""
+    return fine_tuned(task, LabelQueries, ("head", "queries"), 1e-3)
+
+
+def dual_encoder(task: Task) -> Scored:
+    """sentence-transformers on pairs of text and description: the family of SiameseXML and DEXA."""
+    set_seed(task.seed)
+    encoder = load_sentence_encoder(embedded_folder())
+    encoder.max_seq_length = task.max_length
+    pairs = [(e.text, task.bank[name]) for e in task.splits["train"] for name in e.labels]
+    rows = Dataset.from_dict({"text": [text for text, _ in pairs], "description": [other for _, other in pairs]})
+    with tempfile.TemporaryDirectory() as folder:
+        SentenceTransformerTrainer(
+            model=encoder,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                num_train_epochs=task.epochs,
+                per_device_train_batch_size=32,
+                learning_rate=RATE,
+                warmup_steps=0.06,
+                save_strategy="no",
+                report_to="none",
+                seed=task.seed,
+                batch_sampler="no_duplicates",
+            ),
+            train_dataset=rows,
+            loss=MultipleNegativesRankingLoss(encoder),
+        ).train()
+    descriptions = unit_embeddings(encoder, task.bank.descriptions)
+    cosines = {s: unit_embeddings(encoder, task.texts[s]) @ descriptions.T for s in ("dev", "test")}
+    weights = sum(p.numel() for p in encoder.parameters())
+    return Scored(
+        as_probabilities(task, cosines),
+        f"sentence-transformers {sentence_transformers.__version__}",
+        f"MiniLM, multiple negatives ranking, no duplicates in a batch, {task.epochs} epochs, learning rate {RATE:g}",
+        weights,
+        weights,
+    )

@@ -1,0 +1,181 @@
+"""The main table (paper, table 3): LAGAMC and its peers on the same rows, thresholds tuned the same way.
+
+    python -m benchmarks.main_table --dataset caves --system lagamc --seed 1     one row
+    python -m benchmarks.main_table --all [--datasets ...] [--systems ...] [--seeds 1 2 3]     all that are missing
+    python -m benchmarks.main_table --render     writes the tables of BENCHMARKS.md
+
+A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
+not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
+each. The last line of a row is its JSON object, of `--all` a list of them. Systems: see `SYSTEMS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import tables
+from benchmarks.datasets import ROOT, SIZES, Task, load_task
+from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
+from benchmarks.peers import Scored
+from lagamc import __version__
+from lagamc.artifact import read_config
+from lagamc.metrics import multi_label_metrics
+from lagamc.report_data import read_run
+from lagamc.thresholds import GOALS, tune_thresholds
+
+RESULTS = ROOT / "benchmarks" / "results" / "main_table"
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    Args:
+        title: in the table.
+        module: of `benchmarks` that holds it; it is imported when it is measured.
+        function: from a task to what it scored.
+        seeded: whether another seed gives other figures.
+    """
+
+    title: str
+    module: str
+    function: str
+    seeded: bool = True
+
+    def __call__(self, task: Task) -> Scored:
+        found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
+        return found(task)
+
+
+SYSTEMS: dict[str, System] = {
+    "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc"),
+    "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
+    "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
+    "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
+    "zero_shot_minilm": System("MiniLM, zero-shot", "benchmarks.peers", "zero_shot_minilm", seeded=False),
+    "one_vs_all": System("MiniLM, multi-label head (BERT, Renee)", "benchmarks.encoder_peers", "one_vs_all"),
+    "joint_encoding": System("MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding"),
+    "label_queries": System("MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries"),
+    "dual_encoder": System("MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder"),
+}
+
+
+def lagamc(task: Task) -> Scored:
+    """The README's training command on the rows of the task."""
+    with tempfile.TemporaryDirectory() as place:
+        data, folder = Path(place, "data"), Path(place, "model")
+        data.mkdir()
+        task.write(data)
+        settings = ["--data_dir", str(data), "--seed", str(task.seed), *WITHOUT_CHECKPOINTS]
+        run_training(task.name, folder, *settings)
+        run, figures = read_run(folder), read_config(folder).figures
+    scores = {split: rows.scores for split, rows in run.splits.items()}
+    trainable, total = figures["trainable_parameters"], figures["total_parameters"]
+    return Scored(scores, f"lagamc {__version__}", f"configs/{task.name}.yaml", trainable, total)
+
+
+def measure(system: str, task: Task) -> dict[str, Any]:
+    """One row: figures on the test rows by thresholds tuned on the development rows for each goal."""
+    begin = time.perf_counter()
+    scored = SYSTEMS[system](task)
+    seconds = time.perf_counter() - begin
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    row: dict[str, Any] = {
+        "dataset": task.name,
+        "system": system,
+        "seed": task.seed,
+        "rows": {split: len(found) for split, found in task.splits.items()},
+        "library": scored.library,
+        "setting": scored.setting,
+        "trainable_parameters": scored.trainable,
+        "total_parameters": scored.total,
+        "seconds": round(seconds, 1),
+        "peak_mib": round(peak / 1024),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+    for goal in GOALS:
+        thresholds = tune_thresholds(scored.scores["dev"], task.true["dev"], task.bank.names, goal)
+        for split in ("dev", "test"):
+            chosen = scored.scores[split] >= thresholds.values(task.bank.names)
+            figures = multi_label_metrics(chosen, task.true[split])
+            row[f"{split}_for_{goal}"] = {name: round(float(figures[name]), 4) for name in GOALS}
+    return row
+
+
+def result_file(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> Path:
+    """Where a row is kept."""
+    part = "".join(f"-{name}{count}" for name, count in (("train", rows), ("test", test_rows)) if count)
+    return RESULTS / f"{dataset}-{system}-{seed}{part}.json"
+
+
+def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> dict[str, Any]:
+    """A row, out of its file where it was measured before."""
+    path = result_file(dataset, system, seed, rows, test_rows)
+    if not path.is_file():
+        task = load_task(dataset, seed, rows, test_rows)
+        if task is None:
+            return {"skipped": f"no data set {dataset} is there"}
+        row = measure(system, task)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Measures, or writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=list(SIZES))
+    parser.add_argument("--system", choices=list(SYSTEMS))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rows", type=int, help="training rows at most")
+    parser.add_argument("--test_rows", type=int, help="test rows at most")
+    parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
+    parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
+    parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
+    options = parser.parse_args()
+    if options.render:
+        tables.render(RESULTS, {name: system.title for name, system in SYSTEMS.items()})
+        return
+    if options.quick:
+        options.all, options.datasets, options.seeds = True, ["caves"], [1]
+        options.rows = options.test_rows = 300
+    if not options.all:
+        if options.dataset is None or options.system is None:
+            parser.error("expected --dataset and --system, --all, --quick or --render")
+        print(json.dumps(run_one(options.dataset, options.system, options.seed, options.rows, options.test_rows)))
+        return
+    found = []
+    for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):
+        if seed != options.seeds[0] and not SYSTEMS[system].seeded:
+            continue
+        command = [sys.executable, "-m", "benchmarks.main_table", "--dataset", dataset, "--system", system]
+        command += ["--seed", str(seed)]
+        for name in ("rows", "test_rows"):
+            if getattr(options, name):
+                command += [f"--{name}", str(getattr(options, name))]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+        found.append(json.loads(output.strip().splitlines()[-1]))
+        print(json.dumps(found[-1]), flush=True)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
