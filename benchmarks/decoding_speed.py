@@ -1,6 +1,6 @@
 """Description-aware decoding against greedy `generate` with its cache: same model, texts and batches, in turns.
 
-    python -m benchmarks.decoding_speed [--quick] [--dataset caves] [--model FOLDER]
+    python -m benchmarks.decoding_speed [--quick] [--dataset caves] [--decoder_layers 2] [--model FOLDER]
 
 Without `--model` a small model is trained on the data set first and kept in `outputs/`. The ratios are medians over
 the repeats of texts per second, encoder included. `passes_per_text` counts decoder passes of `exact`, each once for
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 texts, one repeat, a model of a few steps")
     parser.add_argument("--dataset", default="caves", help="caves, reuters, ...")
     parser.add_argument("--model", metavar="FOLDER", help="a trained model of that data set")
+    parser.add_argument("--decoder_layers", type=int, default=2, help="of the model that is trained")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -60,7 +61,13 @@ def main() -> None:
         print(json.dumps({"skipped": f"no data set {options.dataset} is there"}))
         return
     count, repeats = (64, 1) if options.quick else (options.texts, options.repeats)
-    folder = options.model or trained_model(options.dataset, rows=300 if options.quick else 2000)
+    layers, variant = (
+        options.decoder_layers,
+        "" if options.decoder_layers == 2 else f"-{options.decoder_layers}-layers",
+    )
+    folder = options.model or trained_model(
+        options.dataset, "--decoder_layers", str(layers), rows=300 if options.quick else 2000, variant=variant
+    )
     classifier = LagamcClassifier.from_pretrained(Path(str(folder)), "cpu")
     texts: list[str] = []
     for split in ("test", "dev", "train"):
@@ -105,6 +112,7 @@ def main() -> None:
         json.dumps(
             {
                 "dataset": options.dataset,
+                "model": Path(str(folder)).name,
                 "texts": len(written["exact"]),
                 "identical": same,
                 "exact_over_generate": ratios["exact"],

@@ -1,0 +1,87 @@
+"""The tables of BENCHMARKS.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import main_table, tables
+from benchmarks.datasets import Task
+from benchmarks.peers import Scored
+from lagamc.data import Example
+from lagamc.labels import LabelBank
+
+PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n<!-- systems: rendered -->\n<!-- end -->\n"
+
+
+def _row(system: str, seed: int, micro: float, dataset: str = "caves", train: int = 2000) -> dict[str, Any]:
+    figures = {"micro_f1": micro, "macro_f1": micro / 2}
+    return {
+        "dataset": dataset,
+        "system": system,
+        "seed": seed,
+        "library": "a 1.0",
+        "setting": "s",
+        "seconds": 60.0,
+        "rows": {"train": train, "dev": 500, "test": 1000},
+        "peak_mib": 1200,
+        "trainable_parameters": 10,
+        "total_parameters": 20,
+        **{f"test_for_{goal}": figures for goal in ("micro_f1", "macro_f1")},
+    }
+
+
+def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
+    rows = [_row("b", 1, 0.5), _row("a", 2, 0.74), _row("a", 1, 0.70), _row("a", 1, 0.3, "reuters", 6769)]
+    lines = tables.main_table(rows, {"a": "System A", "b": "System B"})
+    assert [line for line in lines if line.startswith("**")] == [
+        "**caves**, 2,000 training, 500 development, 1,000 test rows",
+        "**reuters**, 6,769 training, 500 development, 1,000 test rows",
+    ]
+    body = [line for line in lines if line.startswith("| System")]
+    assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 2 | 60 | 1,200 |"
+    assert body[1].startswith("| System B | 50.0 | 25.0 |")
+    assert len(body) == 3
+
+
+def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "BENCHMARKS.md"
+    page.write_text(PAGE)
+    monkeypatch.setattr(tables, "PAGE", page)
+    (tmp_path / "row.json").write_text(json.dumps(_row("a", 1, 0.5)))
+    for _ in range(2):
+        tables.render(tmp_path, {"a": "System A"})
+        text = page.read_text()
+        assert text.count("| System A | 50.0 |") == 1
+        assert text.count("| System A | a 1.0 | s | 10 / 20 |") == 1
+        assert "old" not in text
+        assert text.count("<!-- end -->") == 2
+        assert "\nwords\n" in text
+
+
+def test_rows_are_measured_once_and_tuned_on_the_development_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = LabelBank({"a": "First thing.", "b": "Second thing."})
+    examples = [Example("0", "x", ("a",)), Example("1", "y", ("b",)), Example("2", "z", ("a", "b"))]
+    task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1)
+    scores = np.array([[0.3, 0.1], [0.1, 0.3], [0.3, 0.3]])
+    asked = []
+
+    def system(task: Task) -> Scored:
+        asked.append(task.seed)
+        return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
+
+    monkeypatch.setattr(main_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(main_table, "load_task", lambda *_: task)
+    monkeypatch.setitem(main_table.SYSTEMS, "one", system)  # type: ignore[misc]
+    row = main_table.run_one("caves", "one", 1, None, None)
+    assert row == main_table.run_one("caves", "one", 1, None, None)
+    assert asked == [1]
+    assert row["rows"] == {"train": 3, "dev": 3, "test": 2}
+    assert row["dev_for_micro_f1"] == {"micro_f1": 1.0, "macro_f1": 1.0}
+    assert row["test_for_micro_f1"]["micro_f1"] == pytest.approx(0.8)  # 0.28 lies above the threshold of 0.2
