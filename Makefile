@@ -47,13 +47,19 @@ quality: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers loss_forms matcher_speed streaming training_cost zero_shot
+BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers large_model loss_forms matcher_speed streaming training_cost zero_shot
 
-benchmark-quick: install
-	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --quick; done
+$(VENV)/.peers: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmarks]"
+	touch $@
 
-benchmark: install
+benchmark-quick: $(VENV)/.peers
+	set -e; for name in $(BENCHMARKS) main_table; do $(BIN)/python -m benchmarks.$$name --quick; done
+
+benchmark: $(VENV)/.peers
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+	$(BIN)/python -m benchmarks.main_table --all
+	$(BIN)/python -m benchmarks.main_table --render
 
 clean:
 	rm -rf $(VENV) outputs build *.egg-info

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from benchmarks.datasets import find_dataset
+from benchmarks.outcomes import finish
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
@@ -109,7 +110,8 @@ def main() -> None:
     """Prints a row per data set, then the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer perturbed responses")
-    count = 60 if parser.parse_args().quick else 300
+    quick = parser.parse_args().quick
+    count = 60 if quick else 300
     tokenizer = t5_tokenizer()
     folders = {name: folder for name in DATASETS if (folder := find_dataset(name)) is not None}
     if tokenizer is None or not folders:
@@ -130,16 +132,15 @@ def main() -> None:
             f"{3 * count} perturbed responses, Spearman {correlations[name]:.3f} ({parts}); "
             f"unsure {unsure[name]:.3f}"
         )
-    print(
-        json.dumps(
-            {
-                "mean": round(float(np.mean(cosines)), 4),
-                "min": round(float(np.min(cosines)), 4),
-                "spearman": round(min(correlations.values()), 4),
-                "spearman_unsure": round(min(unsure.values()), 4),
-                "missing": [name for name in DATASETS if name not in folders],
-            }
-        )
+    finish(
+        {
+            "mean": round(float(np.mean(cosines)), 4),
+            "min": round(float(np.min(cosines)), 4),
+            "spearman": round(min(correlations.values()), 4),
+            "spearman_unsure": round(min(unsure.values()), 4),
+            "missing": [name for name in DATASETS if name not in folders],
+        },
+        quick,
     )
 
 

@@ -19,6 +19,7 @@ from sklearn.metrics import precision_score
 
 from benchmarks.datasets import find_dataset
 from benchmarks.models import trained_model
+from benchmarks.outcomes import finish
 from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import read_examples
@@ -82,7 +83,7 @@ def main() -> None:
         classifier = LagamcClassifier.from_pretrained(folder, "cpu")
         results[name] = measure(classifier, data, 200 if options.quick else options.rows)
         print(f"{name}: {json.dumps(results[name])}", flush=True)
-    print(json.dumps(results, default=float))
+    finish(results, options.quick)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.datasets import find_dataset
 from benchmarks.models import trained_model
+from benchmarks.outcomes import finish
 from lagamc.artifact import artifact_prompt
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import pad_texts, read_examples
@@ -108,18 +109,18 @@ def main() -> None:
         name: round(median(g / s for g, s in zip(seconds["generate"], seconds[name], strict=True)), 2)
         for name in decoders
     }
-    print(
-        json.dumps(
-            {
-                "dataset": options.dataset,
-                "model": Path(str(folder)).name,
-                "texts": len(written["exact"]),
-                "identical": same,
-                "exact_over_generate": ratios["exact"],
-                "constrained_over_generate": ratios["constrained"],
-                "passes_per_text": round(decoders["exact"].row_passes / repeats / len(written["exact"]), 3),
-            }
-        )
+    finish(
+        {
+            "dataset": options.dataset,
+            "model": Path(str(folder)).name,
+            "texts": len(written["exact"]),
+            "identical": same,
+            "exact_over_generate": ratios["exact"],
+            "constrained_over_generate": ratios["constrained"],
+            "passes_per_text": round(decoders["exact"].row_passes / repeats / len(written["exact"]), 3),
+        },
+        options.quick,
+        Path(str(folder)).name.removeprefix("benchmark-"),
     )
 
 

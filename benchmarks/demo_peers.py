@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmarks.datasets import Task
 from benchmarks.models import run_training
+from benchmarks.outcomes import finish
 from benchmarks.peers import frozen_minilm, tfidf_svc
 from lagamc.config import DataArguments
 from lagamc.metrics import multi_label_metrics
@@ -52,7 +52,7 @@ def main() -> None:
         name: {key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("micro_f1", "macro_f1")}
         for name, rows in results.items()
     }
-    print(json.dumps(means))
+    finish(means, len(seeds) == 1)
 
 
 if __name__ == "__main__":

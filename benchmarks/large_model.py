@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration, set_seed
 
 from benchmarks.bridge_fidelity import t5_tokenizer
+from benchmarks.outcomes import finish
 from lagamc.config import DataArguments
 from lagamc.data import Example, LagamcCollator, encode_examples
 from lagamc.encoders import load_sentence_encoder
@@ -182,7 +183,7 @@ def main() -> None:
         figures["hybrid_over_ce"] = round(figures["hybrid"][cost] / figures["ce"][cost], 3)
         figures["full_over_label_vocabulary"] = round(figures["full"][cost] / figures["hybrid"][cost], 3)
     device = torch.cuda.get_device_name() if on_gpu else "estimate from counted FLOPs and bytes"
-    print(json.dumps({"device": device, **found}))
+    finish({"device": device, **found}, options.quick)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import ROOT, find_dataset
+from benchmarks.datasets import find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
+from benchmarks.outcomes import RESULTS, write
 
-RESULTS = ROOT / "benchmarks" / "results" / "loss_forms.json"
+KEPT = RESULTS / "loss_forms.json"
 FORMS: dict[str, tuple[str, list[str]]] = {
     "cross-entropy": ("cross_entropy", []),
     "hybrid, response": ("hybrid", []),
@@ -62,7 +63,7 @@ def main() -> None:
         print(json.dumps({"skipped": "no data set caves is there"}))
         return
     rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
-    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
     found: dict[str, list[dict[str, float]]] = {form: [] for form in options.only}
     for seed, form in itertools.product(seeds, options.only):
         key = f"{form} | {rows} rows | seed {seed}"
@@ -70,8 +71,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 kept[key] = run(form, seed, rows, Path(folder), data)
             if not options.quick:
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+                write(KEPT, kept)
         found[form].append(kept[key])
     summary: dict[str, dict[str, list[float]]] = {}
     for form, figures in found.items():

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -26,11 +25,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import tables
 from benchmarks.datasets import ROOT, SIZES, Task, load_task
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
+from benchmarks.outcomes import RESULTS, machine, write
 from benchmarks.peers import Scored
 from lagamc import __version__
 from lagamc.artifact import read_config
@@ -38,7 +36,7 @@ from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS, tune_thresholds
 
-RESULTS = ROOT / "benchmarks" / "results" / "main_table"
+ROWS = RESULTS / "main_table"
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,9 @@ SYSTEMS: dict[str, System] = {
     "joint_encoding": System("MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding"),
     "label_queries": System("MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries"),
     "dual_encoder": System("MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder"),
+    "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
+    "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
+    "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
 }
 
 
@@ -106,7 +107,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "total_parameters": scored.total,
         "seconds": round(seconds, 1),
         "peak_mib": round(peak / 1024),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
     }
     for goal in GOALS:
         thresholds = tune_thresholds(scored.scores["dev"], task.true["dev"], task.bank.names, goal)
@@ -120,7 +121,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
 def result_file(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> Path:
     """Where a row is kept."""
     part = "".join(f"-{name}{count}" for name, count in (("train", rows), ("test", test_rows)) if count)
-    return RESULTS / f"{dataset}-{system}-{seed}{part}.json"
+    return ROWS / f"{dataset}-{system}-{seed}{part}.json"
 
 
 def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> dict[str, Any]:
@@ -131,8 +132,7 @@ def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: i
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}
         row = measure(system, task)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        write(path, row)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
     options = parser.parse_args()
     if options.render:
-        tables.render(RESULTS, {name: system.title for name, system in SYSTEMS.items()})
+        tables.render({name: system.title for name, system in SYSTEMS.items()})
         return
     if options.quick:
         options.all, options.datasets, options.seeds = True, ["caves"], [1]

@@ -11,13 +11,13 @@ which a part is timed. `same`: whether matcher and loop agree on every sentence.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from statistics import median
 
 import numpy as np
 
+from benchmarks.outcomes import finish
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher
 
@@ -76,7 +76,7 @@ def main() -> None:
         ratios["over_matmul"].append(ours / product)
         ratios["over_sequential"].append(loop / ours)
         ratios["over_pairs"].append(each / ours)
-    print(json.dumps({name: round(median(values), 2) for name, values in ratios.items()} | {"same": same}))
+    finish({name: round(median(values), 2) for name, values in ratios.items()} | {"same": same}, quick)
 
 
 if __name__ == "__main__":

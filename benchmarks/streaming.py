@@ -33,6 +33,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.outcomes import finish
 from lagamc.artifact import ArtifactConfig
 from lagamc.batches import BatchReader
 from lagamc.classifier import LagamcClassifier, Prediction
@@ -166,7 +167,7 @@ def main() -> None:
         write_rows(source, rows)
         seconds = measured(source, folder / "whole.jsonl")["seconds"]
         figures |= killed(source, (folder / "whole.jsonl").read_bytes(), seconds, kills)
-    print(json.dumps(figures))
+    finish(figures, quick)
 
 
 FORK = multiprocessing.get_context("fork")

@@ -10,29 +10,42 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import yaml
+
 from benchmarks.datasets import ROOT, SIZES
+from benchmarks.outcomes import RESULTS
 from lagamc.thresholds import GOALS
 
 PAGE = ROOT / "BENCHMARKS.md"
 Row = Mapping[str, Any]
 
 
-def render(results: Path, titles: Mapping[str, str]) -> None:
+def render(titles: Mapping[str, str]) -> None:
     """Replaces what stands between the marks of every table.
 
     Args:
-        results: the folder of the main table's rows.
-        titles: system -> its name in the tables, in their order.
+        titles: system -> its name in the main table, in the order of the rows.
     """
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
+    rows = [_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))]
+    forms = _read(RESULTS / "loss_forms.json") if (RESULTS / "loss_forms.json").is_file() else {}
+    others = [_read(path) for path in sorted(RESULTS.glob("*.json")) if path.stem != "loss_forms"]
     text = PAGE.read_text(encoding="utf-8")
-    for name, lines in (("main", main_table(rows, titles)), ("systems", systems_table(rows, titles))):
+    for name, lines in {
+        "main": main_table(rows, titles),
+        "systems": systems_table(rows, titles),
+        "forms": forms_table(forms),
+        "others": other_figures(others),
+    }.items():
         place = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
         if place is None:
             raise SystemExit(f"{PAGE}: expected a place for the table {name!r}")
         text = text[: place.start(1)] + "\n".join(["", *lines, "", ""]) + text[place.end(1) :]
     PAGE.write_text(text, encoding="utf-8")
-    print(json.dumps({"rows": len(rows), "page": PAGE.name}))
+    print(json.dumps({"rows": len(rows), "runs": len(forms), "others": len(others)}))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def grouped(rows: Iterable[Row]) -> dict[tuple[str, int], dict[str, list[Row]]]:
@@ -80,3 +93,34 @@ def systems_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
             trained = f"{row['trainable_parameters']:,} / {row['total_parameters']:,}"
             lines.append(f"| {title} | {row['library']} | {row['setting']} | {trained} |")
     return lines
+
+
+def forms_table(runs: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The forms of the loss: mean and spread over the seeds.
+
+    Args:
+        runs: `form | rows | seed` -> figures, as `benchmarks.loss_forms` keeps them.
+    """
+    forms: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for key, figures in runs.items():
+        forms[key.split(" | ")[0]].append(figures)
+    columns = {"dev": "dev", "test": "test", "test_generated": "test, as written"}
+    lines = ["| | " + " | ".join(f"{title} micro / macro" for title in columns.values()) + " | collapse | seeds |"]
+    lines.append("| --- " * (len(columns) + 3) + "|")
+    for form, found in forms.items():
+        cells = [" / ".join(spread([run[f"{split}_{goal}"] for run in found]) for goal in GOALS) for split in columns]
+        cells += [f"{mean(run['collapse'] for run in found):.2f}", str(len(found))]
+        lines.append(f"| {form} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def other_figures(kept: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the other benchmarks printed last, with their commands."""
+    lines = []
+    for found in kept:
+        figures = "".join(
+            yaml.safe_dump({key: value}, default_flow_style=None if isinstance(value, dict) else False, width=110)
+            for key, value in found["figures"].items()
+        )
+        lines += [f"`{found['command']}` ({found['machine']})", "", "```yaml", *figures.splitlines(), "```", ""]
+    return lines[:-1]

@@ -33,6 +33,7 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from benchmarks.datasets import ROOT, find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS
+from benchmarks.outcomes import finish
 from lagamc.config import parse_arguments
 from lagamc.data import LagamcCollator, encode_examples
 from lagamc.prompts import prompt_from
@@ -188,7 +189,7 @@ def main() -> None:
     del trainers
     figures["samples_per_second_over_stock"] = round(median(speed_over_stock(data, rows, repeats)), 3)
     figures["peak_mib"] = peaks
-    print(json.dumps(figures))
+    finish(figures, options.quick)
 
 
 if __name__ == "__main__":

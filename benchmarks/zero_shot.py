@@ -30,6 +30,7 @@ from sklearn.metrics import average_precision_score
 
 from benchmarks.datasets import ROOT, find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
+from benchmarks.outcomes import finish
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Example, read_examples
@@ -134,7 +135,7 @@ def main() -> None:
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}
         results[name]["labels"] = labels
-    print(json.dumps(results))
+    finish(results, options.quick)
 
 
 if __name__ == "__main__":

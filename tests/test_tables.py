@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import main_table, tables
+from benchmarks import main_table, outcomes, tables
 from benchmarks.datasets import Task
 from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.labels import LabelBank
+from lagamc.thresholds import GOALS
 
-PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n<!-- systems: rendered -->\n<!-- end -->\n"
+PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n" + "".join(
+    f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in ("systems", "forms", "others")
+)
 
 
 def _row(system: str, seed: int, micro: float, dataset: str = "caves", train: int = 2000) -> dict[str, Any]:
@@ -52,15 +55,36 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     page = tmp_path / "BENCHMARKS.md"
     page.write_text(PAGE)
     monkeypatch.setattr(tables, "PAGE", page)
-    (tmp_path / "row.json").write_text(json.dumps(_row("a", 1, 0.5)))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
+    figures = {f"{split}_{goal}": 0.25 for split in ("dev", "test", "test_generated") for goal in GOALS}
+    runs = {f"whole | 2000 rows | seed {seed}": {**figures, "collapse": 0.4} for seed in (1, 2)}
+    outcomes.write(tmp_path / "loss_forms.json", runs)
+    outcomes.write(tmp_path / "speed.json", {"command": "python -m it", "machine": "m", "figures": {"ratio": 1.5}})
     for _ in range(2):
-        tables.render(tmp_path, {"a": "System A"})
+        tables.render({"a": "System A"})
         text = page.read_text()
         assert text.count("| System A | 50.0 |") == 1
         assert text.count("| System A | a 1.0 | s | 10 / 20 |") == 1
+        assert text.count("| whole | 25.0 ± 0.0 / 25.0 ± 0.0 |") == 1
+        assert text.count("`python -m it` (m)\n\n```yaml\nratio: 1.5\n```") == 1
         assert "old" not in text
-        assert text.count("<!-- end -->") == 2
+        assert text.count("<!-- end -->") == PAGE.count("<!-- end -->")
         assert "\nwords\n" in text
+
+
+def test_a_quick_run_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(outcomes, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["/some/where/speed.py", "--dataset", "caves"])
+    outcomes.finish({"ratio": 2.0}, quick=True)
+    outcomes.finish({"skipped": "no data"}, quick=False)
+    assert list(tmp_path.iterdir()) == []
+    outcomes.finish({"ratio": 3.0}, quick=False, name="caves")
+    kept = json.loads((tmp_path / "speed-caves.json").read_text())
+    assert kept["command"] == "python -m benchmarks.speed --dataset caves"
+    assert kept["figures"] == json.loads(capsys.readouterr().out.splitlines()[-1]) == {"ratio": 3.0}
 
 
 def test_rows_are_measured_once_and_tuned_on_the_development_rows(
@@ -76,7 +100,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
         asked.append(task.seed)
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
-    monkeypatch.setattr(main_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
     monkeypatch.setitem(main_table.SYSTEMS, "one", system)  # type: ignore[misc]
     row = main_table.run_one("caves", "one", 1, None, None)
