@@ -33,7 +33,7 @@ screenshots: demo
 	$(BIN)/python -m benchmarks.screenshots
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow

@@ -7,8 +7,9 @@ loss that of `configs/paper`: the whole response, bf16. Every input has as many 
 many labels of the demonstration corpus as fit 128 tokens.
 
 On a GPU steps are timed: `seconds`, `samples_per_second`, `peak_gib`. Without one the figures are an estimate: FLOPs
-and the bytes of activations kept for the backward pass are counted with 1 and 2 layers and batches of 2 and 4, and
-led to the whole model and batch; both grow linearly in layers and in rows. The last line is one JSON object.
+and the bytes of activations kept for the backward pass, in float32 (bf16 needs about half), are counted with 1 and 2
+layers and batches of 2 and 4, and led to the whole model and batch; both grow linearly in layers and in rows. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def batch_of(model: LagamcModel, rows: int, tokens: int) -> dict[str, Tensor]:
 
 def forward_backward(model: LagamcModel, batch: dict[str, Tensor]) -> None:
     """One step without its optimizer, which LoRA leaves little to do."""
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with torch.autocast("cuda", torch.bfloat16, enabled=model.device.type == "cuda"):
         output = model(**batch)
     assert output.cross_entropy is not None
     assert output.semantic is not None
@@ -96,11 +97,10 @@ def kept_bytes(model: LagamcModel, batch: dict[str, Tensor]) -> int:
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        with torch.autocast(model.device.type, torch.bfloat16):
-            output = model(**batch)
-        assert output.cross_entropy is not None
+        output = model(**batch)  # while it lives, no storage is given twice
+        size = sum(kept.values())
         del output
-    return sum(kept.values())
+    return size
 
 
 def estimated(tokenizer: PreTrainedTokenizerFast, batches: list[int], inputs: list[int]) -> dict[str, Any]:
