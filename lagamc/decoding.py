@@ -86,25 +86,28 @@ class DescriptionDecoder:
             self.passes += 1
             self.row_passes += len(active)
             unfinished = []
-            for part, _ in parts_by_length([len(tokens) for tokens in written]):
-                rows_of_part = [active[i] for i in part]
-                with self.model.vocabulary.restricted_head(self.model.base_generator):
-                    logits = self.model.backbone.continued(
-                        reading, [row.source for row in rows_of_part], [written[i] for i in part]
-                    )
-                best = logits.argmax(-1).tolist() if self.mode == "exact" else None
-                for number, (i, row) in enumerate(zip(part, rows_of_part, strict=True)):
-                    draft = drafts[i]
-                    if best is not None:
-                        first = len(row.tokens)
-                        choices = [self.vocabulary[j] for j in best[number][first : first + len(draft) + 1]]
-                        done = self._accept(row, draft, choices)
-                    else:
-                        done = self._accept_constrained(row, draft, logits[number])
-                    if not done:
-                        unfinished.append(row)
+            with self.model.vocabulary.restricted_head(self.model.base_generator):
+                for part, _ in parts_by_length([len(tokens) for tokens in written]):
+                    sources = [active[i].source for i in part]
+                    logits = self.model.backbone.continued(reading, sources, [written[i] for i in part])
+                    unfinished += self._check([active[i] for i in part], [drafts[i] for i in part], logits)
             active = unfinished
         return [row.tokens for row in rows]
+
+    def _check(self, rows: Sequence[_Row], drafts: Sequence[list[int]], logits: Tensor) -> list[_Row]:
+        """Takes over what the model agrees with; the rows that are not finished."""
+        best = logits.argmax(-1).tolist() if self.mode == "exact" else None
+        unfinished = []
+        for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
+            if best is not None:
+                first = len(row.tokens)
+                choices = [self.vocabulary[i] for i in best[number][first : first + len(draft) + 1]]
+                done = self._accept(row, draft, choices)
+            else:
+                done = self._accept_constrained(row, draft, logits[number])
+            if not done:
+                unfinished.append(row)
+        return unfinished
 
     def _guess(self, rows: int, retrieved: Tensor | None) -> list[list[int]]:
         """Labels that retrieval expects in each row, at least one, in the label order."""

@@ -159,13 +159,11 @@ class DescriptionEncoder(nn.Module):
         ids.scatter_(1, behind, self.tail_ids.expand_as(behind))
         return ids, lead + total + tail, (owner, place[keep], keep)
 
-    def encode(self, embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, embeds: Tensor, mask: Tensor) -> Tensor:
         """Sentence embeddings, (texts, dimensions).
 
         Args:
             embeds: (texts, pieces, dimensions) input embeddings, special tokens included.
-            mask: (texts, pieces); None where nothing is padding.
+            mask: (texts, pieces), 0 on padding.
         """
-        if mask is None:
-            mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         return self._encoder[0]({"inputs_embeds": embeds, "attention_mask": mask})["sentence_embedding"]
