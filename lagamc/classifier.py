@@ -371,7 +371,7 @@ class LagamcClassifier:
         evidence = self.evidence(texts, batch_size, progress)
         read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
         self.model.background = Background.of(read)
-        evidence[UNSEEN] = self.model.background.standardise(read, self._descriptions)[..., None]
+        evidence[UNSEEN] = self.model.background.score(read, self._descriptions)[..., None]
         figures = self.rules.tune(evidence, true, goal)
         # what was measured before is no figure of these thresholds, nor is a card that was written for them
         measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}
@@ -407,4 +407,4 @@ class LagamcClassifier:
         if not self.rules.untrained or self.model.background is None or not texts:
             return [None] * len(texts)
         read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
-        return list(self.model.background.standardise(read, self._descriptions))
+        return list(self.model.background.score(read, self._descriptions))

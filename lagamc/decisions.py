@@ -63,7 +63,7 @@ class DecisionRules:
         Args:
             evidence: (rows, labels, sources) log-odds.
             scores: the kind of scores that they are.
-            unseen: (rows, labels) of `Background.standardise`.
+            unseen: (rows, labels) of `Background.score`.
 
         Raises:
             LagamcError: they are not finite.

@@ -13,6 +13,7 @@ from lagamc.errors import LagamcError
 
 UNSEEN = "unseen"  # what these scores are called beside `accurate` and `fast` ones
 SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
+BEST_SHARE = 0.4  # of a text's best label that counts against all its labels
 
 
 @dataclass
@@ -21,7 +22,8 @@ class Background:
 
     A cosine means little by itself: some descriptions are near to every text, and training drew the trained ones
     nearer to theirs. In standard deviations from its mean over such texts, the cosine of a new description can be
-    judged by the threshold that suits the old ones.
+    judged by the threshold that suits the old ones. What is near to a text whose best label is far nearer counts less:
+    a part of the best one's distance is subtracted.
 
     Args:
         mean: (dimensions,) of the texts' unit embeddings.
@@ -57,6 +59,16 @@ class Background:
         if not fits or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
             raise LagamcError(f"{path}: expected finite numbers for {dimensions} dimensions, found {mean.shape}")
         return cls(mean.astype(np.float64), covariance.astype(np.float64))
+
+    def score(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
+        """`standardise`, less a part of each text's highest, (texts, labels).
+
+        Args:
+            texts: (texts, dimensions) unit embeddings.
+            descriptions: (labels, dimensions) unit embeddings, of the whole bank.
+        """
+        distances = self.standardise(texts, descriptions)
+        return distances - BEST_SHARE * distances.max(axis=1, keepdims=True)
 
     def standardise(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
         """Standard deviations by which each cosine is above its mean, (texts, labels).

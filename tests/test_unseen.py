@@ -31,6 +31,16 @@ def test_cosines_over_the_same_texts_have_mean_0_and_spread_1() -> None:
     np.testing.assert_allclose(found, (cosines - cosines.mean(0)) / cosines.std(0), atol=1e-9)
 
 
+def test_a_label_counts_less_beside_one_that_is_far_nearer() -> None:
+    background = Background.of(unit(200, 0))
+    texts, descriptions = unit(20, 2), unit(5, 1)
+    far, near = background.standardise(texts, descriptions), background.score(texts, descriptions)
+    assert (near.argmax(axis=1) == far.argmax(axis=1)).all()
+    lost = far - near
+    np.testing.assert_allclose(lost, np.repeat(lost[:, :1], 5, axis=1))
+    assert np.corrcoef(lost[:, 0], far.max(axis=1))[0, 1] == pytest.approx(1)
+
+
 def test_one_text_and_equal_texts_give_finite_scores() -> None:
     texts = np.repeat(unit(1, 0), 3, axis=0)
     for background in (Background.of(texts), Background.of(texts[:1])):
@@ -66,13 +76,13 @@ def test_an_added_label_is_scored_by_the_sentence_encoder(trained_t5: Trained) -
     limit = wider.rules.thresholds.per_label["angry"]
     assert limit == classifier.rules.tuned[UNSEEN]["micro_f1"].overall
     predictions = wider.predict(TEXTS)
-    texts, description = (
+    texts, descriptions = (
         classifier.model.sentence_encoder.encode(part, normalize_embeddings=True).astype(float)
-        for part in (TEXTS, [NEW["angry"] + "."])
+        for part in (TEXTS, [f"{text}." for text in wider.bank.descriptions])
     )
     known = Background.of(classifier.model.sentence_encoder.encode(TEXTS * 6, normalize_embeddings=True).astype(float))
     calibration = classifier.rules.calibration[UNSEEN]
-    expected = calibration.apply(known.standardise(texts, description)[..., None])[:, 0]
+    expected = calibration.apply(known.score(texts, descriptions)[..., None])[:, -1]
     assert [p.scores["angry"] for p in predictions] == pytest.approx(expected.tolist(), abs=1e-4)
     for prediction in predictions:
         assert ("angry" in prediction.labels) == (prediction.scores["angry"] >= limit)
