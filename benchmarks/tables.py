@@ -91,6 +91,7 @@ def systems_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         if found := [row for row in rows if row["system"] == system]:
             row = max(found, key=lambda row: row["total_parameters"])
             trained = f"{row['trainable_parameters']:,} / {row['total_parameters']:,}"
+            trained = trained if row["total_parameters"] else "not counted"
             lines.append(f"| {title} | {row['library']} | {row['setting']} | {trained} |")
     return lines
 

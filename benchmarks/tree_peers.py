@@ -33,7 +33,6 @@ def parabel(task: Task) -> Scored:
         file.write(f"{count} {width} {labels}\n".encode())
         dump_svmlight_file(rows["train"], task.true["train"], file, multilabel=True, comment=None)
         file.flush()
-        omikuji.init_logger()
         model = omikuji.Model.train_on_data(file.name)
     scores = {}
     for split in ("dev", "test"):
