@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from lagamc.data import SPLITS, Example, read_examples
 from lagamc.labels import LabelBank
@@ -68,13 +69,13 @@ class Task:
             (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-# tokens of a text and epochs; rows of each split at most
-SIZES: dict[str, tuple[int, int, dict[str, int]]] = {
-    "caves": (64, 3, {}),
-    "reuters": (128, 3, {}),
-    "goemotions": (48, 3, {"train": 8000, "dev": 2000, "test": 3300}),
-    "aapd": (256, 8, {}),
-    "pubmed": (256, 8, {}),
+# rows of each split at most; length and epochs are those of `configs/`
+SIZES: dict[str, dict[str, int]] = {
+    "caves": {},
+    "reuters": {},
+    "goemotions": {"train": 8000, "dev": 2000, "test": 3300},
+    "aapd": {},
+    "pubmed": {},
 }
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
 
@@ -93,14 +94,14 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     data = find_dataset(name)
     if data is None:
         return None
-    max_length, epochs, limits = SIZES[name]
+    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     bank = LabelBank.from_file(data / "labels.json")
     splits = {
-        split: read_examples(data / f"{split}.jsonl", bank, unlabelled="drop", limit=limits.get(split))
+        split: read_examples(data / f"{split}.jsonl", bank, unlabelled="drop", limit=SIZES[name].get(split))
         for split in SPLITS
         if (data / f"{split}.jsonl").is_file()
     }
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
-    return Task(name, bank, splits, max_length, epochs, seed)
+    return Task(name, bank, splits, config["max_input_length"], config["num_train_epochs"], seed)

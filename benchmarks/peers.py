@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import sklearn
+from scipy.sparse import csr_matrix
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -45,24 +46,32 @@ def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.
     return {split: curve.apply(found[..., None]) for split, found in scores.items()}
 
 
+def tfidf(task: Task) -> dict[str, csr_matrix]:
+    """Features of every split: words and word pairs of the training texts."""
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1).fit(task.texts["train"])
+    return {split: csr_matrix(features.transform(texts)) for split, texts in task.texts.items()}
+
+
+def _of_words(task: Task, setting: str, scores: dict[str, np.ndarray], features: int) -> Scored:
+    weights = len(task.bank) * (features + 1)
+    return Scored(scores, SCIKIT_LEARN, f"words and pairs, {setting}", weights, weights)
+
+
 def tfidf_svc(task: Task) -> Scored:
     """TF-IDF of words and word pairs, LinearSVC for each label; margins through the logistic function."""
-    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
-    model = OneVsRestClassifier(LinearSVC(random_state=task.seed))
-    model.fit(features.fit_transform(task.texts["train"]), task.true["train"])
-    scores = {s: expit(2 * model.decision_function(features.transform(task.texts[s]))) for s in ("dev", "test")}
-    weights = len(task.bank) * (len(features.vocabulary_) + 1)
-    return Scored(scores, SCIKIT_LEARN, "words and pairs, C 1", weights, weights)
+    rows = tfidf(task)
+    model = OneVsRestClassifier(LinearSVC(random_state=task.seed)).fit(rows["train"], task.true["train"])
+    scores = {split: expit(2 * model.decision_function(rows[split])) for split in ("dev", "test")}
+    return _of_words(task, "C 1", scores, rows["train"].shape[1])
 
 
 def tfidf_logistic(task: Task) -> Scored:
     """TF-IDF of words and word pairs, logistic regression for each label."""
-    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
+    rows = tfidf(task)
     model = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=task.seed))
-    model.fit(features.fit_transform(task.texts["train"]), task.true["train"])
-    scores = {s: model.predict_proba(features.transform(task.texts[s])) for s in ("dev", "test")}
-    weights = len(task.bank) * (len(features.vocabulary_) + 1)
-    return Scored(scores, SCIKIT_LEARN, "words and pairs, C 10", weights, weights)
+    model.fit(rows["train"], task.true["train"])
+    scores = {split: model.predict_proba(rows[split]) for split in ("dev", "test")}
+    return _of_words(task, "C 10", scores, rows["train"].shape[1])
 
 
 def frozen_minilm(task: Task) -> Scored:

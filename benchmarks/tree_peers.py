@@ -8,26 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import omikuji
-import scipy.sparse as sp
 from napkinxc.models import PLT
 from sklearn.datasets import dump_svmlight_file
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.datasets import Task
-from benchmarks.peers import Scored
-
-
-def _features(task: Task) -> dict[str, sp.csr_matrix]:
-    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
-    return {
-        split: sp.csr_matrix(features.fit_transform(texts) if split == "train" else features.transform(texts))
-        for split, texts in sorted(task.texts.items(), key=lambda item: item[0] != "train")
-    }
+from benchmarks.peers import Scored, tfidf
 
 
 def parabel(task: Task) -> Scored:
     """Omikuji in its setting for Parabel, Prabhu et al. (2018): three balanced trees."""
-    rows, labels = _features(task), len(task.bank)
+    rows, labels = tfidf(task), len(task.bank)
     with tempfile.NamedTemporaryFile("wb", suffix=".txt") as file:
         count, width = rows["train"].shape
         file.write(f"{count} {width} {labels}\n".encode())
@@ -46,7 +36,7 @@ def parabel(task: Task) -> Scored:
 
 def probabilistic_tree(task: Task) -> Scored:
     """napkinXC's probabilistic label tree, Jasinska-Kobus et al. (2020)."""
-    rows, labels = _features(task), len(task.bank)
+    rows, labels = tfidf(task), len(task.bank)
     true = [np.flatnonzero(row).tolist() for row in task.true["train"]]
     scores = {}
     with tempfile.TemporaryDirectory() as folder:
