@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,14 @@ def find_dataset(name: str) -> Path | None:
         if (place / name / "labels.json").is_file():
             return place / name
     return None
+
+
+def write_data(folder: Path, labels: Mapping[str, str], splits: Mapping[str, Iterable[Example]]) -> None:
+    """Writes a `data_dir`: the descriptions of the labels, and the rows of each split."""
+    (folder / "labels.json").write_text(json.dumps(dict(labels)), encoding="utf-8")
+    for split, found in splits.items():
+        lines = [json.dumps({"id": e.id, "text": e.text, "labels": e.labels}) + "\n" for e in found]
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,6 @@ class Task:
             split: binarise([self.bank.index(e.labels) for e in found], len(self.bank))
             for split, found in self.splits.items()
         }
-
-    def write(self, folder: Path) -> None:
-        """Writes the rows as a `data_dir`."""
-        (folder / "labels.json").write_text(json.dumps(dict(self.bank.items())), encoding="utf-8")
-        for split, found in self.splits.items():
-            lines = [json.dumps({"id": e.id, "text": e.text, "labels": list(e.labels)}) + "\n" for e in found]
-            (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 # rows of each split at most; length and epochs are those of `configs/`

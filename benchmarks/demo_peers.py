@@ -16,10 +16,8 @@ import numpy as np
 from benchmarks.datasets import Task
 from benchmarks.models import run_training
 from benchmarks.outcomes import finish
-from benchmarks.peers import frozen_minilm, tfidf_svc
+from benchmarks.peers import frozen_minilm, tfidf_svc, tuned_figures
 from lagamc.config import DataArguments
-from lagamc.metrics import multi_label_metrics
-from lagamc.thresholds import tune_thresholds
 from lagamc.training import load_data
 
 SEEDS = (1, 2, 3)
@@ -41,9 +39,7 @@ def main() -> None:
     for seed in seeds:
         task = Task("demo", data.bank, data.splits, max_length=64, epochs=6, seed=seed)
         for name, peer in (("linear", tfidf_svc), ("frozen", frozen_minilm)):
-            scores = peer(task).scores
-            thresholds = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names).values(task.bank.names)
-            results[name].append(multi_label_metrics(scores["test"] >= thresholds, task.true["test"]))
+            results[name].append(tuned_figures(task, peer(task).scores, "micro_f1")["test"])
         with tempfile.TemporaryDirectory() as folder:
             results["lagamc"].append(train_lagamc(seed, Path(folder)))
         for name, rows in results.items():

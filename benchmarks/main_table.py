@@ -26,15 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
-from benchmarks.datasets import ROOT, SIZES, Task, load_task
+from benchmarks.datasets import ROOT, SIZES, Task, load_task, write_data
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from benchmarks.outcomes import RESULTS, machine, write
-from benchmarks.peers import Scored
+from benchmarks.peers import Scored, tuned_figures
 from lagamc import __version__
 from lagamc.artifact import read_config
-from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
-from lagamc.thresholds import GOALS, tune_thresholds
+from lagamc.thresholds import GOALS
 
 ROWS = RESULTS / "main_table"
 
@@ -81,7 +80,7 @@ def lagamc(task: Task) -> Scored:
     with tempfile.TemporaryDirectory() as place:
         data, folder = Path(place, "data"), Path(place, "model")
         data.mkdir()
-        task.write(data)
+        write_data(data, dict(task.bank.items()), task.splits)
         settings = ["--data_dir", str(data), "--seed", str(task.seed), *WITHOUT_CHECKPOINTS]
         run_training(task.name, folder, *settings)
         run, figures = read_run(folder), read_config(folder).figures
@@ -110,10 +109,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "machine": machine(),
     }
     for goal in GOALS:
-        thresholds = tune_thresholds(scored.scores["dev"], task.true["dev"], task.bank.names, goal)
-        for split in ("dev", "test"):
-            chosen = scored.scores[split] >= thresholds.values(task.bank.names)
-            figures = multi_label_metrics(chosen, task.true[split])
+        for split, figures in tuned_figures(task, scored.scores, goal).items():
             row[f"{split}_for_{goal}"] = {name: round(float(figures[name]), 4) for name in GOALS}
     return row
 

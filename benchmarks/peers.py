@@ -17,6 +17,8 @@ from benchmarks.datasets import Task
 from lagamc.calibration import fit_calibration
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
+from lagamc.metrics import multi_label_metrics
+from lagamc.thresholds import tune_thresholds
 
 SCIKIT_LEARN = f"scikit-learn {sklearn.__version__}"
 
@@ -38,6 +40,18 @@ class Scored:
     setting: str
     trainable: int
     total: int
+
+
+def tuned_figures(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, dict[str, float]]:
+    """Figures of every split by thresholds tuned on the development rows.
+
+    Args:
+        task: rows and labels.
+        scores: see `Scored`.
+        goal: of the thresholds.
+    """
+    limits = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
+    return {split: multi_label_metrics(found >= limits, task.true[split]) for split, found in scores.items()}
 
 
 def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

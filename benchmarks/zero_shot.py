@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.datasets import ROOT, find_dataset
+from benchmarks.datasets import ROOT, find_dataset, write_data
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from benchmarks.outcomes import finish
 from lagamc.checkpoints import METRICS_FILE
@@ -56,11 +56,11 @@ def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int
     with tempfile.TemporaryDirectory() as place:
         bank = LabelBank.from_file(data / "labels.json")
         seen = {label: text for label, text in bank.items() if label not in unseen}
-        Path(place, "labels.json").write_text(json.dumps(seen), encoding="utf-8")
-        for split in ("train", "dev"):
-            kept = [e for e in read_examples(data / f"{split}.jsonl", bank) if not set(e.labels) & set(unseen)]
-            lines = [json.dumps({"id": e.id, "text": e.text, "labels": e.labels}) + "\n" for e in kept]
-            Path(place, f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        splits = {
+            split: [e for e in read_examples(data / f"{split}.jsonl", bank) if not set(e.labels) & set(unseen)]
+            for split in ("train", "dev")
+        }
+        write_data(Path(place), seen, splits)
         settings = ["--data_dir", place, "--seed", str(seed), "--max_train_rows", str(rows)]
         settings += ["--max_dev_rows", "500", "--num_train_epochs", "2", *WITHOUT_CHECKPOINTS]
         run_training(name, folder, *settings)
