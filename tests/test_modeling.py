@@ -2,177 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
 
-from lagamc.data import Example, LagamcCollator, encode_examples
-from lagamc.generators import load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, LossBalance
 from lagamc.modeling import LagamcModel, strip_response
-from lagamc.prompts import Prompt
-from lagamc.trainer import MODEL_INPUTS
-
-FORMS = ["response", "description", "contrastive"]
-LABEL_SETS = [["late", "refund"], [], ["praise"], ["late", "broken", "refund"]]
-TEXTS = ["Where is my parcel?", "Are you hiring?", "Lovely shop, thank you so much!", "It came late and broken."]
-
-
-@pytest.fixture
-def shared_t5(tiny_encoder: Path, tmp_path: Path) -> Path:
-    """A random T5 in the sentence encoder's own vocabulary."""
-    tokenizer = load_tokenizer(tiny_encoder)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=1,
-        num_heads=2,
-        dropout_rate=0.0,
-        decoder_start_token_id=tokenizer.cls_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "shared")
-    tokenizer.save_pretrained(tmp_path / "shared")
-    return tmp_path / "shared"
-
-
-def _batch(
-    model: LagamcModel, label_sets: Sequence[Sequence[str]] = LABEL_SETS, texts: Sequence[str] = TEXTS
-) -> dict[str, Tensor]:
-    examples = [
-        Example(str(i), text, tuple(labels)) for i, (text, labels) in enumerate(zip(texts, label_sets, strict=True))
-    ]
-    data, _ = encode_examples(examples, model.tokenizer, Prompt(), model.codec, 64, 128)
-    rows = LagamcCollator(model.tokenizer.pad_token_id, len(model.codec.bank))([data[i] for i in range(len(data))])
-    return {name: rows[name] for name in MODEL_INPUTS}
-
-
-def _one_hot(model: LagamcModel, labels: Tensor) -> Tensor:
-    """Logits whose soft tokens are the given tokens, one-hot in float32."""
-    return 1e4 * F.one_hot(model.vocabulary.localise(labels), len(model.vocabulary)).float()
-
-
-def _semantic(model: LagamcModel, batch: dict[str, Tensor], logits: Tensor) -> Tensor:
-    return model.semantic_loss(logits, model.vocabulary.localise(batch["labels"]), batch["label_index"])[0]
-
-
-# exactness of the bridge
-
-
-@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart", "tiny_llama", "shared_t5"])
-@pytest.mark.parametrize("form", ["response", "description"])
-@pytest.mark.parametrize("label_vocabulary", [True, False])
-def test_a_perfect_prediction_has_no_semantic_loss(
-    generator: str,
-    form: str,
-    label_vocabulary: bool,
-    make_model: Callable[..., LagamcModel],
-    request: pytest.FixtureRequest,
-) -> None:
-    folder = request.getfixturevalue(generator)
-    model = make_model(folder, semantic_form=form, label_vocabulary=label_vocabulary).train()
-    batch = _batch(model)
-    assert _semantic(model, batch, _one_hot(model, batch["labels"])).item() == pytest.approx(0.0, abs=1e-5)
-    torch.manual_seed(0)
-    noise = torch.randn(*batch["labels"].shape, len(model.vocabulary))
-    assert _semantic(model, batch, noise).item() > 1e-3
-
-
-@pytest.mark.parametrize("label_vocabulary", [True, False])
-@pytest.mark.parametrize("form", FORMS)
-def test_another_response_costs_its_distance_by_encode(
-    form: str, label_vocabulary: bool, make_model: Callable[..., LagamcModel], shared_t5: Path
-) -> None:
-    """Where the vocabularies coincide, the term equals what `SentenceTransformer.encode` says of the texts."""
-    model = make_model(shared_t5, semantic_form=form, label_vocabulary=label_vocabulary).eval()
-    batch = _batch(model)
-    known = dict(enumerate(model.tokenizer.convert_ids_to_tokens(list(range(len(model.tokenizer))))))
-    pairs = {pair for ids in model.codec.token_ids for pair in pairwise(ids)}
-    opening = {first for first, second in pairs if known[second].startswith("##")}
-    words = sorted({first for first, _ in pairs if known[first].isalpha()} - opening)
-    swap = dict(zip(words, [*words[1:], words[0]], strict=True))  # every word becomes another one
-    written = batch["labels"].clone().apply_(lambda token: swap.get(token, token))
-
-    def encode(texts: list[str]) -> Tensor:
-        return model.sentence_encoder.encode(texts, convert_to_tensor=True)
-
-    wholes, parts = [], []  # (as written, as it should be, bank position)
-    for row in range(len(written)):
-        index = batch["label_index"][row]
-        texts = []
-        for label in dict.fromkeys(i for i in index.tolist() if i >= 0):
-            ids = written[row, index == label].tolist()
-            text = model.tokenizer.decode(ids)
-            assert model.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
-            texts.append((text, model.codec.bank.descriptions[label] + ".", label))
-        parts += [(*triple, row) for triple in texts]
-        if texts:
-            wholes.append((" ".join(p[0] for p in texts), " ".join(p[1] for p in texts)))
-    if form == "response":
-        expected = 1 - F.cosine_similarity(*(encode(list(texts)) for texts in zip(*wholes, strict=True)))
-    elif form == "description":
-        expected = 1 - F.cosine_similarity(encode([p[0] for p in parts]), encode([p[1] for p in parts]))
-    else:
-        bank = F.normalize(encode([text + "." for text in model.codec.bank.descriptions]), dim=-1)
-        scores = 20 * F.normalize(encode([p[0] for p in parts]), dim=-1) @ bank.T
-        for i, (_, _, label, row) in enumerate(parts):
-            for other in set(batch["label_index"][row].tolist()) - {label}:
-                if other >= 0:
-                    scores[i, other] = float("-inf")
-        expected = F.cross_entropy(scores, torch.tensor([p[2] for p in parts]), reduction="none")
-    assert expected.max() > 0.01
-    value = _semantic(model, batch, _one_hot(model, written))
-    owners = [p[3] for p in parts] if form != "response" else list(dict.fromkeys(p[3] for p in parts))
-    per_row = [expected[[i for i, owner in enumerate(owners) if owner == row]].mean().item() for row in set(owners)]
-    assert value.item() == pytest.approx(sum(per_row) / len(written), abs=1e-5)  # a row without labels counts as 0
-
-
-@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
-@pytest.mark.parametrize("seed", range(3))
-def test_any_written_text_is_encoded_as_by_encode(
-    generator: str, seed: int, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
-) -> None:
-    """Between different vocabularies too, also where the written tokens spell no word of the bank."""
-    model = make_model(request.getfixturevalue(generator), semantic_form="description").eval()
-    assert not model.bridge.is_identity
-    batch = _batch(model, [["refund"]], TEXTS[:1])
-    codec = model.codec
-    words = [t for t in model.vocabulary.token_ids.tolist() if t != codec.end_token_id]
-    chosen = torch.randint(len(words), batch["labels"].shape, generator=torch.Generator().manual_seed(seed))
-    written = torch.where(batch["label_index"] >= 0, torch.tensor(words)[chosen], batch["labels"])
-    texts = [codec.decode(written[0, :-1].tolist()), codec.bank["refund"] + "."]
-    real = F.cosine_similarity(*model.sentence_encoder.encode(texts, convert_to_tensor=True)[:, None])
-    assert real.item() < 0.999
-    assert _semantic(model, batch, _one_hot(model, written)).item() == pytest.approx(1 - real.item(), abs=1e-5)
-
-
-def test_long_responses_are_cut_as_the_encoder_cuts_them(
-    make_model: Callable[..., LagamcModel], shared_t5: Path
-) -> None:
-    model = make_model(shared_t5).eval()
-    model.sentence_encoder.max_seq_length = 16
-    batch = _batch(model, [["late", "broken", "refund"]], TEXTS[:1])
-    # what differs lies behind the cut: the beginning is 'Late parcel: ...', 11 pieces, and 3 of the next
-    beyond = batch["labels"].clone()
-    beyond[0, 16:-1] = beyond[0, 3]
-    assert not torch.equal(beyond, batch["labels"])
-    assert _semantic(model, batch, _one_hot(model, beyond)).item() == pytest.approx(0.0, abs=1e-5)
-    within = batch["labels"].clone()
-    within[0, 1:9] = within[0, 9]
-    assert not torch.equal(within, batch["labels"])
-    assert _semantic(model, batch, _one_hot(model, within)).item() > 1e-4
-
+from tests.batches import FORMS, LABEL_SETS, TEXTS, batch_of
 
 # gradients
 
@@ -192,7 +33,7 @@ def test_the_semantic_term_trains_generator_and_sentence_encoder(
 ) -> None:
     folder = request.getfixturevalue(generator)
     model = make_model(folder, lora=lora, semantic_form=form, soft_tokens=tokens).train()
-    semantic = model(**_batch(model)).semantic
+    semantic = model(**batch_of(model)).semantic
     assert semantic is not None
     semantic.backward()
     if lora:  # the matrices A get their first gradient once B is no longer zero
@@ -212,7 +53,7 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
     make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     model = make_model(tiny_t5, semantic_form="none")
-    output = model(**_batch(model))
+    output = model(**batch_of(model))
     assert output.semantic is not None
     assert output.semantic.item() == 0
     assert output.cross_entropy is not None
@@ -228,7 +69,7 @@ def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encod
     generator: str, lora: bool, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
 ) -> None:
     model = make_model(request.getfixturevalue(generator), lora=lora, semantic_form="none", retrieval_weight=0.5)
-    output = model.train()(**_batch(model))
+    output = model.train()(**batch_of(model))
     assert output.retrieval is not None
     assert output.retrieval.item() > 0
     output.retrieval.backward()
@@ -243,14 +84,14 @@ def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encod
 def test_the_retrieval_term_is_the_mean_of_its_rows(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     """Neither the micro-batches nor the padding matter."""
     model = make_model(tiny_t5, retrieval_weight=0.5).eval()
-    rows = [model(**_batch(model, [ls], [text])).retrieval for ls, text in zip(LABEL_SETS, TEXTS, strict=True)]
-    torch.testing.assert_close(model(**_batch(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
+    rows = [model(**batch_of(model, [ls], [text])).retrieval for ls, text in zip(LABEL_SETS, TEXTS, strict=True)]
+    torch.testing.assert_close(model(**batch_of(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
 
 
 def test_the_paper_loss_has_no_retrieval_term(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     model = make_model(tiny_t5)
     assert model.retrieval is None
-    assert model(**_batch(model)).retrieval.item() == 0
+    assert model(**batch_of(model)).retrieval.item() == 0
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -264,7 +105,7 @@ def test_gradient_of_the_whole_hybrid_loss(
         tiny_bart, lora=lora, semantic_form=form, retrieval_weight=0.5, balance=LossBalance(mode, 0.4), temperature=0.7
     )
     model.double().eval()
-    batch = _batch(model)
+    batch = batch_of(model)
     weights = [p for p in model.parameters() if p.requires_grad]
 
     def loss() -> Tensor:
@@ -289,29 +130,6 @@ def test_gradient_of_the_whole_hybrid_loss(
         assert (values[0] - values[1]) / 2e-6 == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
-def test_a_t5_as_the_sentence_encoder(
-    form: str,
-    generator: str,
-    make_model: Callable[..., LagamcModel],
-    tiny_t5_encoder: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    """As sentence-t5: no token in front of the text, a linear map and a normalisation behind the pooling."""
-    model = make_model(
-        request.getfixturevalue(generator), encoder=tiny_t5_encoder, semantic_form=form, retrieval_weight=0.5
-    ).eval()
-    assert model.embedding_dimensions == 12
-    torch.testing.assert_close(model.bridge_similarities(), torch.ones(4), atol=1e-5, rtol=0)
-    batch = _batch(model)
-    if form != "contrastive":
-        assert _semantic(model, batch, _one_hot(model, batch["labels"])).item() == pytest.approx(0, abs=1e-5)
-    output = model.train()(**batch)
-    model.balance(output.cross_entropy + output.retrieval, output.semantic).backward()
-    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-
-
 # rows without labels
 
 
@@ -321,8 +139,8 @@ def test_rows_without_labels_count_as_zero_in_the_semantic_term(
 ) -> None:
     model = make_model(tiny_t5, semantic_form=form).eval()
     labelled = [i for i, labels in enumerate(LABEL_SETS) if labels]
-    full = model(**_batch(model)).semantic
-    fewer = model(**_batch(model, [LABEL_SETS[i] for i in labelled], [TEXTS[i] for i in labelled])).semantic
+    full = model(**batch_of(model)).semantic
+    fewer = model(**batch_of(model, [LABEL_SETS[i] for i in labelled], [TEXTS[i] for i in labelled])).semantic
     assert full.item() == pytest.approx(fewer.item() * len(labelled) / len(LABEL_SETS), abs=1e-5)
 
 
@@ -332,8 +150,10 @@ def test_the_semantic_term_is_the_mean_of_its_rows(
 ) -> None:
     """Micro-batches, also those without any label, add up to the whole batch."""
     model = make_model(tiny_t5, semantic_form=form).eval()
-    rows = [model(**_batch(model, [labels], [text])).semantic for labels, text in zip(LABEL_SETS, TEXTS, strict=True)]
-    torch.testing.assert_close(model(**_batch(model)).semantic, torch.stack(rows).mean(), atol=1e-5, rtol=0)
+    rows = [
+        model(**batch_of(model, [labels], [text])).semantic for labels, text in zip(LABEL_SETS, TEXTS, strict=True)
+    ]
+    torch.testing.assert_close(model(**batch_of(model)).semantic, torch.stack(rows).mean(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -341,7 +161,7 @@ def test_a_batch_without_any_label_keeps_every_weight_in_the_graph(
     form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     model = make_model(tiny_t5, lora=True, semantic_form=form).train()
-    output = model(**_batch(model, [[], []], TEXTS[:2]))
+    output = model(**batch_of(model, [[], []], TEXTS[:2]))
     assert output.semantic.item() == 0
     assert output.cross_entropy.item() > 0
     model.balance(output.cross_entropy, output.semantic).backward()
@@ -358,7 +178,7 @@ def test_every_trained_weight_is_used_in_a_step(
 ) -> None:
     """Without a search for unused weights `DistributedDataParallel` fails behind a step that left some out."""
     model = make_model(tiny_t5, lora=lora, semantic_form=form, retrieval_weight=retrieval_weight).train()
-    output = model(**_batch(model))
+    output = model(**batch_of(model))
     (model.balance(output.cross_entropy, output.semantic) + output.retrieval).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
@@ -377,7 +197,7 @@ def test_cross_entropy_and_decision_loss_from_the_generators_own_logits(
     """Row by row without padding, full head, sliced afterwards."""
     folder = request.getfixturevalue(generator)
     model = make_model(folder, label_vocabulary=label_vocabulary, decision_weight=3.0).eval()
-    batch = _batch(model)
+    batch = batch_of(model)
     rows, decided = [], []
     for row in range(len(TEXTS)):
         targets = batch["labels"][row][batch["labels"][row] >= 0]
@@ -405,7 +225,7 @@ def test_padded_logits_of_t5_are_never_targets_nor_predictions(
 ) -> None:
     model = make_model(tiny_t5, label_vocabulary=False)
     assert model.base_generator.get_output_embeddings().weight.shape[0] == len(model.tokenizer) + 6
-    batch = _batch(model)
+    batch = batch_of(model)
     logits, _ = model.response_logits(batch["input_ids"], batch["attention_mask"], batch["labels"])
     assert logits.shape[-1] == len(model.tokenizer)
 
@@ -414,7 +234,7 @@ def test_the_temperature_is_led_from_one_value_to_another(
     make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     model = make_model(tiny_t5, temperature=2.0, final_temperature=0.5).eval()
-    batch, seen = _batch(model), []
+    batch, seen = batch_of(model), []
     for progress, expected in ((0.0, 2.0), (0.5, 1.0), (1.0, 0.5)):
         model.anneal(progress)
         assert model.temperature == pytest.approx(expected)
@@ -427,7 +247,7 @@ def test_the_temperature_is_led_from_one_value_to_another(
 
 def test_evaluation_repeats_to_the_bit(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     model = make_model(tiny_t5, soft_tokens="gumbel").eval()
-    batch = _batch(model)
+    batch = batch_of(model)
     assert torch.equal(model(**batch).semantic, model(**batch).semantic)
     model.train()
     assert not torch.equal(model(**batch).semantic, model(**batch).semantic)
@@ -446,7 +266,7 @@ def test_set_labels_takes_another_bank_without_touching_weights(
     assert {token for ids in model.codec.token_ids for token in ids} < set(model.vocabulary.token_ids.tolist())
     assert model.codec.end_token_id in model.vocabulary.token_ids
     assert len(model.encode_bank()) == 2
-    assert torch.isfinite(model(**_batch(model, [["hiring"], ["hiring", "late"]], TEXTS[:2])).semantic)
+    assert torch.isfinite(model(**batch_of(model, [["hiring"], ["hiring", "late"]], TEXTS[:2])).semantic)
     after = model.state_dict()
     assert set(after) == set(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -473,7 +293,7 @@ def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(
 ) -> None:
     """In training alone: every other row gives the loss that those rows give by themselves."""
     model = make_model(tiny_t5).train()
-    batch = _batch(model)
+    batch = batch_of(model)
     half = {name: value[::2] for name, value in batch.items()}
     alone = model(**half).semantic
     assert not torch.isclose(model(**batch).semantic, alone)
