@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class Task:
         }
 
 
-# rows of each split at most; length and epochs are those of `configs/`
+# rows of each split at most; length and epochs are those of `configs/`, the latter more where rows are few
 SIZES: dict[str, dict[str, int]] = {
     "caves": {},
     "reuters": {},
@@ -80,6 +81,7 @@ SIZES: dict[str, dict[str, int]] = {
     "pubmed": {},
 }
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
+LEAST_SEEN, MOST_EPOCHS = 6000, 20  # rows seen in training, repeated ones counted, where there are few
 
 
 def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int | None = None) -> Task | None:
@@ -106,4 +108,5 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
-    return Task(name, bank, splits, config["max_input_length"], config["num_train_epochs"], seed)
+    wanted = min(MOST_EPOCHS, math.ceil(LEAST_SEEN / len(splits["train"])))
+    return Task(name, bank, splits, config["max_input_length"], max(config["num_train_epochs"], wanted), seed)

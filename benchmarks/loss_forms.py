@@ -4,7 +4,7 @@
 
 Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it: the first training rows,
 all development rows, on which one threshold is tuned, and the first 1,000 test rows.
-Finished runs are kept in `benchmarks/results/loss_forms.json` and not repeated. The last line is one JSON object.
+Finished runs are kept in `benchmarks/results/loss_forms/` and not repeated. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from benchmarks.datasets import find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from benchmarks.outcomes import RESULTS, write
 
-KEPT = RESULTS / "loss_forms.json"
+RUNS = RESULTS / "loss_forms"
 FORMS: dict[str, tuple[str, list[str]]] = {
     "cross-entropy": ("cross_entropy", []),
     "hybrid, response": ("hybrid", []),
@@ -41,19 +42,23 @@ KEYS = (
 )
 
 
-def run(form: str, seed: int, rows: int, folder: Path, data: Path) -> dict[str, float]:
-    """One training; its figures."""
-    config, changes = FORMS[form]
-    settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--max_test_rows", "1000"]
-    settings += ["--seed", str(seed), *WITHOUT_CHECKPOINTS]
-    figures = run_training(f"ablations/{config}", folder, *changes, *settings)
-    return {key: figures[key] for key in KEYS}
+def run(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
+    """One training, out of its file where it was run before: form, seed, rows and its figures."""
+    path = RUNS / f"{re.sub('[^a-z]+', '-', form)}-{seed}-train{rows}.json"
+    if not path.is_file():
+        config, changes = FORMS[form]
+        settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--max_test_rows", "1000"]
+        settings += ["--seed", str(seed), *WITHOUT_CHECKPOINTS]
+        with tempfile.TemporaryDirectory() as folder:
+            figures = run_training(f"ablations/{config}", Path(folder), *changes, *settings)
+        write(path, {"form": form, "seed": seed, "rows": rows, **{key: figures[key] for key in KEYS}})
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
     """Prints a row per form, then mean and standard deviation of every figure as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="300 rows, one seed, nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="300 rows, one seed")
     parser.add_argument("--rows", type=int, default=2000, help="training rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=list(FORMS), default=list(FORMS), metavar="NAME")
@@ -63,16 +68,9 @@ def main() -> None:
         print(json.dumps({"skipped": "no data set caves is there"}))
         return
     rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
-    kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
-    found: dict[str, list[dict[str, float]]] = {form: [] for form in options.only}
+    found: dict[str, list[dict[str, Any]]] = {form: [] for form in options.only}
     for seed, form in itertools.product(seeds, options.only):
-        key = f"{form} | {rows} rows | seed {seed}"
-        if options.quick or key not in kept:
-            with tempfile.TemporaryDirectory() as folder:
-                kept[key] = run(form, seed, rows, Path(folder), data)
-            if not options.quick:
-                write(KEPT, kept)
-        found[form].append(kept[key])
+        found[form].append(run(form, seed, rows, data))
     summary: dict[str, dict[str, list[float]]] = {}
     for form, figures in found.items():
         summary[form] = {

@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
+from benchmarks.analysis import analyse
 from benchmarks.datasets import ROOT, SIZES, Task, load_task, write_data
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from benchmarks.outcomes import RESULTS, machine, write
-from benchmarks.peers import Scored, tuned_figures
+from benchmarks.peers import Scored, decide
 from lagamc import __version__
 from lagamc.artifact import read_config
+from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
 
@@ -81,7 +83,8 @@ def lagamc(task: Task) -> Scored:
         data, folder = Path(place, "data"), Path(place, "model")
         data.mkdir()
         write_data(data, dict(task.bank.items()), task.splits)
-        settings = ["--data_dir", str(data), "--seed", str(task.seed), *WITHOUT_CHECKPOINTS]
+        settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
+        settings += WITHOUT_CHECKPOINTS
         run_training(task.name, folder, *settings)
         run, figures = read_run(folder), read_config(folder).figures
     scores = {split: rows.scores for split, rows in run.splits.items()}
@@ -94,7 +97,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
     begin = time.perf_counter()
     scored = SYSTEMS[system](task)
     seconds = time.perf_counter() - begin
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     row: dict[str, Any] = {
         "dataset": task.name,
         "system": system,
@@ -105,12 +108,15 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "trainable_parameters": scored.trainable,
         "total_parameters": scored.total,
         "seconds": round(seconds, 1),
-        "peak_mib": round(peak / 1024),
+        "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in used), 1),
+        "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
         "machine": machine(),
     }
-    for goal in GOALS:
-        for split, figures in tuned_figures(task, scored.scores, goal).items():
-            row[f"{split}_for_{goal}"] = {name: round(float(figures[name]), 4) for name in GOALS}
+    given = {goal: decide(task, scored.scores, goal) for goal in GOALS}
+    for goal, split in itertools.product(GOALS, scored.scores):
+        figures = multi_label_metrics(given[goal][split], task.true[split])
+        row[f"{split}_for_{goal}"] = {name: round(float(figures[name]), 4) for name in GOALS}
+    row["analysis"] = analyse(task, *(given[goal]["test"].astype(int) for goal in GOALS))
     return row
 
 

@@ -17,7 +17,6 @@ from benchmarks.datasets import Task
 from lagamc.calibration import fit_calibration
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
-from lagamc.metrics import multi_label_metrics
 from lagamc.thresholds import tune_thresholds
 
 SCIKIT_LEARN = f"scikit-learn {sklearn.__version__}"
@@ -42,8 +41,8 @@ class Scored:
     total: int
 
 
-def tuned_figures(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, dict[str, float]]:
-    """Figures of every split by thresholds tuned on the development rows.
+def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, np.ndarray]:
+    """The labels given, (rows, labels) for every split, by thresholds tuned on the development rows.
 
     Args:
         task: rows and labels.
@@ -51,7 +50,7 @@ def tuned_figures(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[
         goal: of the thresholds.
     """
     limits = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
-    return {split: multi_label_metrics(found >= limits, task.true[split]) for split, found in scores.items()}
+    return {split: found >= limits for split, found in scores.items()}
 
 
 def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -27,8 +27,8 @@ def render(titles: Mapping[str, str]) -> None:
         titles: system -> its name in the main table, in the order of the rows.
     """
     rows = [_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))]
-    forms = _read(RESULTS / "loss_forms.json") if (RESULTS / "loss_forms.json").is_file() else {}
-    others = [_read(path) for path in sorted(RESULTS.glob("*.json")) if path.stem != "loss_forms"]
+    forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
+    others = [_read(path) for path in sorted(RESULTS.glob("*.json"))]
     text = PAGE.read_text(encoding="utf-8")
     for name, lines in {
         "main": main_table(rows, titles),
@@ -96,15 +96,16 @@ def systems_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def forms_table(runs: Mapping[str, Mapping[str, float]]) -> list[str]:
+def forms_table(runs: Iterable[Row]) -> list[str]:
     """The forms of the loss: mean and spread over the seeds.
 
     Args:
-        runs: `form | rows | seed` -> figures, as `benchmarks.loss_forms` keeps them.
+        runs: as `benchmarks.loss_forms` keeps them.
     """
-    forms: dict[str, list[Mapping[str, float]]] = defaultdict(list)
-    for key, figures in runs.items():
-        forms[key.split(" | ")[0]].append(figures)
+    forms: dict[str, list[Row]] = defaultdict(list)
+    for run in runs:
+        if run["rows"] == 2000:
+            forms[run["form"]].append(run)
     columns = {"dev": "dev", "test": "test", "test_generated": "test, as written"}
     lines = ["| | " + " | ".join(f"{title} micro / macro" for title in columns.values()) + " | collapse | seeds |"]
     lines.append("| --- " * (len(columns) + 3) + "|")

@@ -58,8 +58,9 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
     figures = {f"{split}_{goal}": 0.25 for split in ("dev", "test", "test_generated") for goal in GOALS}
-    runs = {f"whole | 2000 rows | seed {seed}": {**figures, "collapse": 0.4} for seed in (1, 2)}
-    outcomes.write(tmp_path / "loss_forms.json", runs)
+    for seed, rows in ((1, 2000), (2, 2000), (1, 300)):
+        run = {"form": "whole", "seed": seed, "rows": rows, **figures, "collapse": 0.4}
+        outcomes.write(tmp_path / "loss_forms" / f"{seed}-{rows}.json", run)
     outcomes.write(tmp_path / "speed.json", {"command": "python -m it", "machine": "m", "figures": {"ratio": 1.5}})
     for _ in range(2):
         tables.render({"a": "System A"})
@@ -109,3 +110,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["rows"] == {"train": 3, "dev": 3, "test": 2}
     assert row["dev_for_micro_f1"] == {"micro_f1": 1.0, "macro_f1": 1.0}
     assert row["test_for_micro_f1"]["micro_f1"] == pytest.approx(0.8)  # 0.28 lies above the threshold of 0.2
+    assert row["analysis"]["by_count"] == {"0": [0, 0, None], "1": [2, 1, 0.8], "2": [0, 1, None]}
+    assert row["analysis"]["by_label"] == {"a": [2, 1, 1.0], "b": [2, 1, pytest.approx(0.6667)]}
+    assert row["analysis"]["rare_macro_f1"] == 1.0  # the first of two equally rare labels, on the one row that has it
+    assert row["analysis"]["errors"] == {"0": ["a", "b"]}
