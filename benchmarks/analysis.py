@@ -27,7 +27,7 @@ def analyse(task: Task, for_micro: np.ndarray, for_macro: np.ndarray) -> dict[st
         `rare_macro_f1`: of the rarest labels of the training rows, on the test rows that have one (section 8.2);
         `by_count`: number of labels -> true rows, rows given as many, micro-F1 of the true rows (table 6);
         `by_length`: words of the joined descriptions at most, micro-F1, for equal parts of the rows (figure 6);
-        `errors`: id -> labels given, of those among the first rows where they are not the true ones (table 9).
+        `errors`: id -> true labels, labels given, of those of the first rows where they differ (table 9).
     """
     true, names = task.true["test"], task.bank.names
     trained = task.true["train"].sum(axis=0)
@@ -53,7 +53,7 @@ def analyse(task: Task, for_micro: np.ndarray, for_macro: np.ndarray) -> dict[st
         },
         "by_length": [[int((true @ words)[rows].max()), _f1(true[rows], for_micro[rows])] for rows in by_length],
         "errors": {
-            task.splits["test"][row].id: [names[i] for i in np.flatnonzero(for_micro[row])]
+            task.splits["test"][row].id: [[names[i] for i in np.flatnonzero(some[row])] for some in (true, for_micro)]
             for row in range(min(LOOKED_AT, len(true)))
             if (for_micro[row] != true[row]).any()
         },

@@ -47,7 +47,8 @@ class Task:
         bank: its labels.
         splits: training, development and test rows, all with labels.
         max_length: tokens of a text at most, for all that cut texts.
-        epochs: over the training rows, for all that train in epochs.
+        epochs: over the training rows, for LAGAMC.
+        peer_epochs: the same for peers that train in epochs.
         seed: of whatever is random.
     """
 
@@ -56,6 +57,7 @@ class Task:
     splits: dict[str, list[Example]]
     max_length: int
     epochs: int
+    peer_epochs: int
     seed: int
 
     @cached_property
@@ -81,7 +83,9 @@ SIZES: dict[str, dict[str, int]] = {
     "pubmed": {},
 }
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
-LEAST_SEEN, MOST_EPOCHS = 6000, 20  # rows seen in training, repeated ones counted, where there are few
+# rows seen in training at least, repeated ones counted, by LAGAMC and by peers, which need more of them and take less
+# time for each; epochs at most
+LEAST_SEEN, LEAST_SEEN_BY_PEERS, MOST_EPOCHS = 6000, 20000, 40
 
 
 def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int | None = None) -> Task | None:
@@ -108,5 +112,8 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
-    wanted = min(MOST_EPOCHS, math.ceil(LEAST_SEEN / len(splits["train"])))
-    return Task(name, bank, splits, config["max_input_length"], max(config["num_train_epochs"], wanted), seed)
+    epochs, peer_epochs = (
+        max(config["num_train_epochs"], min(MOST_EPOCHS, math.ceil(seen / len(splits["train"]))))
+        for seen in (LEAST_SEEN, LEAST_SEEN_BY_PEERS)
+    )
+    return Task(name, bank, splits, config["max_input_length"], epochs, peer_epochs, seed)

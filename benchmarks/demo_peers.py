@@ -38,7 +38,7 @@ def main() -> None:
     data = load_data(DataArguments(data_dir="demo", unlabelled="keep"))
     results: dict[str, list[dict[str, float]]] = {"lagamc": [], "linear": [], "frozen": []}
     for seed in seeds:
-        task = Task("demo", data.bank, data.splits, max_length=64, epochs=6, seed=seed)
+        task = Task("demo", data.bank, data.splits, max_length=64, epochs=6, peer_epochs=6, seed=seed)
         for name, peer in (("linear", tfidf_svc), ("frozen", frozen_minilm)):
             given = decide(task, peer(task).scores, "micro_f1")["test"]
             results[name].append(multi_label_metrics(given, task.true["test"]))

@@ -65,7 +65,7 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
             model=model,
             args=TrainingArguments(
                 output_dir=folder,
-                num_train_epochs=task.epochs,
+                num_train_epochs=task.peer_epochs,
                 per_device_train_batch_size=32,
                 per_device_eval_batch_size=64,
                 warmup_steps=0.06,
@@ -82,7 +82,7 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
         trainer.args.train_sampling_strategy = "sequential"  # `predict` would sort the rows by length as well
         scores = {split: expit(np.asarray(trainer.predict(rows[split]).predictions)) for split in ("dev", "test")}
     weights = sum(p.numel() for p in model.parameters())
-    setting = f"MiniLM, {task.epochs} epochs, batch 32, learning rate {RATE:g}, new weights {head_rate:g}"
+    setting = f"MiniLM, {task.peer_epochs} epochs, batch 32, learning rate {RATE:g}, new weights {head_rate:g}"
     return Scored(scores, LIBRARY, setting, weights, weights)
 
 
@@ -192,7 +192,7 @@ def dual_encoder(task: Task) -> Scored:
             model=encoder,
             args=SentenceTransformerTrainingArguments(
                 output_dir=folder,
-                num_train_epochs=task.epochs,
+                num_train_epochs=task.peer_epochs,
                 per_device_train_batch_size=32,
                 learning_rate=RATE,
                 warmup_steps=0.06,
@@ -210,7 +210,7 @@ def dual_encoder(task: Task) -> Scored:
     return Scored(
         as_probabilities(task, cosines),
         f"sentence-transformers {sentence_transformers.__version__}",
-        f"MiniLM, multiple negatives ranking, no duplicates in a batch, {task.epochs} epochs, learning rate {RATE:g}",
+        f"MiniLM, multiple negatives ranking without duplicates, {task.peer_epochs} epochs, learning rate {RATE:g}",
         weights,
         weights,
     )

@@ -33,6 +33,9 @@ def render(titles: Mapping[str, str]) -> None:
     for name, lines in {
         "main": main_table(rows, titles),
         "systems": systems_table(rows, titles),
+        "curve": learning_curve(rows, titles),
+        "parts": parts_table(rows, titles),
+        "errors": errors_table(rows, titles),
         "forms": forms_table(forms),
         "others": other_figures(others),
     }.items():
@@ -94,6 +97,71 @@ def systems_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
             trained = trained if row["total_parameters"] else "not counted"
             lines.append(f"| {title} | {row['library']} | {row['setting']} | {trained} |")
     return lines
+
+
+def learning_curve(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
+    """Micro-F1 / macro-F1, each for its own goal, of CAVES by the number of training rows."""
+    sizes = {train: systems for (dataset, train), systems in grouped(rows).items() if dataset == "caves"}
+    lines = ["| | " + " | ".join(f"{train:,}" for train in sorted(sizes)) + " |", "| --- " * (len(sizes) + 1) + "|"]
+    for system, title in titles.items():
+        cells = [
+            " / ".join(spread([row[f"test_for_{goal}"][goal] for row in sizes[train][system]]) for goal in GOALS)
+            if system in sizes[train]
+            else ""
+            for train in sorted(sizes)
+        ]
+        if len([cell for cell in cells if cell]) > 1:
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _most_rows(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Data set -> system -> its rows with the most training rows, of those that were looked at in parts."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for (dataset, _), systems in grouped(row for row in rows if "analysis" in row).items():
+        if len(systems) > 1:
+            found.setdefault(dataset, systems)
+    return found
+
+
+def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
+    """Rare labels, number of labels, length of the descriptions (paper, figures 3 and 6, table 6)."""
+    lines: list[str] = []
+    for dataset, systems in _most_rows(rows).items():
+        analyses = {system: [row["analysis"] for row in found] for system, found in systems.items()}
+        some = next(iter(analyses.values()))[0]
+        counts = [count for count in some["by_count"] if 1 <= int(count) <= 5 and some["by_count"][count][0]]
+        heads = ["rare labels, macro-F1", *(f"{count}: {some['by_count'][count][0]:,} true rows" for count in counts)]
+        heads += [f"up to {words} words" for words, _ in some["by_length"]]
+        lines += [f"**{dataset}**, {systems[next(iter(systems))][0]['rows']['train']:,} training rows", ""]
+        lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+        for system, title in titles.items():
+            if of := analyses.get(system):
+                cells = [spread([one["rare_macro_f1"] for one in of])]
+                for count in counts:
+                    given = mean(one["by_count"].get(count, [0, 0, 0])[1] for one in of)
+                    cells.append(f"{given:,.0f} given, " + spread([one["by_count"][count][2] for one in of]))
+                cells += [spread([one["by_length"][i][1] for one in of]) for i in range(len(some["by_length"]))]
+                lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines[:-1]
+
+
+def errors_table(rows: Iterable[Row], titles: Mapping[str, str], shown: int = 12) -> list[str]:
+    """The first test rows that LAGAMC or the best of the others got wrong (paper, table 9)."""
+    lines: list[str] = []
+    for dataset, systems in _most_rows(rows).items():
+        if "lagamc" not in systems:
+            continue
+        best = max(set(systems) - {"lagamc"}, key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
+        ours, other = (systems[one][0]["analysis"]["errors"] for one in ("lagamc", best))
+        lines += [f"**{dataset}**", "", f"| row | true | LAGAMC | {titles[best]} |", "| --- | --- | --- | --- |"]
+        for row in sorted({*ours, *other}, key=lambda row: (len(row), row))[:shown]:
+            true = (ours.get(row) or other[row])[0]
+            given = [", ".join(errors[row][1]) or "none" if row in errors else "right" for errors in (ours, other)]
+            lines.append(f"| {row} | {', '.join(true) or 'none'} | " + " | ".join(given) + " |")
+        lines.append("")
+    return lines[:-1]
 
 
 def forms_table(runs: Iterable[Row]) -> list[str]:

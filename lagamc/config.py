@@ -85,6 +85,13 @@ class ModelArguments:
             "help": "Weight of the retrieval term (text against all descriptions), added to cross-entropy; 0: off."
         },
     )
+    bank_sample: int | None = field(
+        default=None,
+        metadata={
+            "help": "Descriptions a training step compares with: its labels' and others at random; default: all. "
+            "For banks of a hundred labels and more."
+        },
+    )
     lambda_mode: str = field(default="learnable", metadata={"help": f"{', '.join(LAMBDA_MODES)}."})
     lambda_initial: float = field(default=0.5, metadata={"help": "Lambda at the start (share of cross-entropy)."})
     lambda_minimum: float = field(default=0.1, metadata={"help": "How near a learnable lambda comes to 0 and 1."})
@@ -104,6 +111,8 @@ class ModelArguments:
             found += _not_between("final_temperature", self.final_temperature, 1e-3, 100)
         found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
         found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
+        if self.bank_sample is not None:
+            found += _not_between("bank_sample", self.bank_sample, 1, 10**6)
         found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
         found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
         low = {"learnable": self.lambda_minimum + 1e-3, "uncertainty": 1e-3}.get(self.lambda_mode, 0.0)

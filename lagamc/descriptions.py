@@ -80,29 +80,36 @@ class DescriptionEncoder(nn.Module):
     @property
     def everything(self) -> Texts:
         """Every description as a text of its own."""
+        return self.single(torch.arange(len(self.piece_ids), device=self.piece_ids.device))
+
+    def single(self, labels: Tensor) -> Texts:
+        """The descriptions of some labels, (descriptions,) positions in the bank, as texts of their own."""
         return Texts(
-            self.piece_ids, self.piece_lengths, torch.arange(len(self.piece_ids), device=self.piece_ids.device)
+            self.piece_ids[labels], self.piece_lengths[labels], torch.arange(len(labels), device=labels.device)
         )
 
-    def responses(self, label: Tensor, rows: Tensor, with_bank: bool) -> tuple[Texts | None, Tensor]:
+    def responses(self, label: Tensor, rows: Tensor, encoded: Tensor | None) -> tuple[Texts | None, Tensor]:
         """The true responses as texts; rows with the same labels are encoded once.
 
         Args:
             label: (descriptions,) bank position of each.
             rows: (descriptions,) the row each belongs to, ascending.
-            with_bank: whether a response of one description is taken from the bank.
+            encoded: (descriptions,) bank positions of those that are encoded anyway: a response of one description is
+                taken from there; None where there are none.
 
         Returns:
-            the different texts, None where there are none; for each row with labels its place among the bank's
-            embeddings (where they are there) and behind them those of the texts.
+            the different texts, None where there are none; for each row with labels its place among the embeddings
+            that are there anyway and behind them those of the texts.
         """
+        place: dict[tuple[int, ...], int] = {}
+        if encoded is not None:
+            place = {(member,): i for i, member in enumerate(encoded.tolist())}
         sets: dict[int, tuple[int, ...]] = {}
         for row, member in zip(rows.tolist(), label.tolist(), strict=True):
             sets[row] = (*sets.get(row, ()), member)
-        distinct = [members for members in dict.fromkeys(sets.values()) if not with_bank or len(members) > 1]
-        offset = len(self.piece_ids) if with_bank else 0
-        place = {members: offset + i for i, members in enumerate(distinct)}
-        chosen = [place[members] if members in place else members[0] for members in sets.values()]
+        distinct = [members for members in dict.fromkeys(sets.values()) if members not in place]
+        place |= {members: len(place) + i for i, members in enumerate(distinct)}
+        chosen = [place[members] for members in sets.values()]
         texts = None
         if distinct:
             members = torch.tensor([label for members in distinct for label in members], device=label.device)

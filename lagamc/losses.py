@@ -130,14 +130,16 @@ class LabelRetrieval(nn.Module):
         return cosine * self.log_scale.exp() + self.offset
 
 
-def retrieval_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def retrieval_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """Binary cross-entropy summed over the labels, averaged over the rows, nats a row.
 
     Args:
         logits: (rows, labels).
         truth: (rows, labels), 0 or 1.
+        weights: (labels,), how many labels each stands for.
     """
-    return F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none").sum(1).mean()
+    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
+    return (each @ weights.to(logits.dtype)).mean()
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:

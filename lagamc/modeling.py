@@ -48,6 +48,8 @@ class LossSettings:
         semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
             encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
+        bank_sample: descriptions that a training step compares with: those of its rows' labels and others at random;
+            None takes all.
     """
 
     decision_weight: float = 10.0
@@ -57,6 +59,7 @@ class LossSettings:
     final_temperature: float | None = None
     semantic_share: float = 1.0
     retrieval_weight: float = 0.0
+    bank_sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -213,14 +216,15 @@ class LagamcModel(nn.Module):
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
         semantic = torch.zeros_like(cross_entropy)
         bank = None
+        compared, weights = self._compared_labels(truth)
         if self.settings.semantic_form != "none":
             rows = self._semantic_rows(len(labels))
-            semantic, bank = self.semantic_loss(logits[rows], targets[rows], label_index[rows])
+            semantic, bank = self.semantic_loss(logits[rows], targets[rows], label_index[rows], compared)
         elif self.retrieval is not None:
-            bank = self.encode_bank()
+            bank = self.encode_bank(compared)
         retrieval = torch.zeros_like(cross_entropy)
         if self.retrieval is not None and bank is not None:
-            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), truth)
+            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), truth[:, compared], weights)
         return LagamcOutput(
             cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
         )
@@ -229,6 +233,24 @@ class LagamcModel(nn.Module):
         """The rows of a batch with a semantic term, spread evenly: batches are sorted by length."""
         taken = max(1, round(self.settings.semantic_share * rows)) if self.training else rows
         return torch.arange(taken, device=self.device) * rows // taken
+
+    def _compared_labels(self, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """The labels that a step compares with, all or a sample, and what each counts: the drawn ones for the rest.
+
+        Args:
+            truth: (rows, labels), 0 or 1.
+
+        Returns:
+            (compared,) positions in the bank, ascending; (compared,) weights that sum to the number of labels.
+        """
+        carried = truth.bool().any(0)
+        known, labels = int(carried.sum()), len(carried)
+        count = min(labels, max(self.settings.bank_sample or labels, known + 1))
+        if not self.training or count == labels:
+            return torch.arange(labels, device=truth.device), torch.ones(labels, device=truth.device)
+        order = torch.rand(labels, device=truth.device).masked_fill(carried, -1).argsort()
+        compared = order[:count].sort().values
+        return compared, torch.where(carried[compared], 1.0, (labels - known) / (count - known))
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced logits over the vocabulary in use, and the encoder's states.
@@ -239,13 +261,16 @@ class LagamcModel(nn.Module):
         with self.vocabulary.restricted_head(self.base_generator):
             return self.backbone.teacher_forced(input_ids, attention_mask, labels)
 
-    def semantic_loss(self, logits: Tensor, targets: Tensor, label_index: Tensor) -> tuple[Tensor, Tensor | None]:
+    def semantic_loss(
+        self, logits: Tensor, targets: Tensor, label_index: Tensor, compared: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
 
         Args:
             logits: (rows, response, vocabulary).
             targets: (rows, response) positions in the vocabulary.
             label_index: (rows, response), see `forward`.
+            compared: (compared,) positions of the labels to compare with, all of the rows' among them; None takes all.
 
         Returns:
             the loss, and what `encode_bank` gives where this or the retrieval term compares with it: all texts of a
@@ -261,11 +286,13 @@ class LagamcModel(nn.Module):
         difference = soft.to(table.dtype) @ token_embeddings - token_embeddings[anchor]
 
         whole = settings.semantic_form == "response"
+        if compared is None:
+            compared = torch.arange(len(self.codec.bank), device=label_index.device)
         with_bank = not whole or self.retrieval is not None
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
         if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
-            bank = self.encode_bank()
+            bank = self.encode_bank(compared)
             return bank.sum() * 0 + difference.sum() * 0, bank
         label = label_index[rows, starts]
         # each description's own differences, then through its alignment onto the encoder's pieces
@@ -281,9 +308,11 @@ class LagamcModel(nn.Module):
             written = pad_alignments(texts, descriptions.alignment.shape[2], descriptions.padding_id).to(label.device)
         added = written.alignment.to(table.dtype) @ own
         owner = rows if whole else torch.arange(len(rows), device=rows.device)
-        targeted, place = descriptions.responses(label, rows, with_bank) if whole else (None, label)
+        targeted, place = None, torch.searchsorted(compared, label)
+        if whole:
+            targeted, place = descriptions.responses(label, rows, compared if with_bank else None)
         groups = [Texts(written.piece_ids, written.lengths, owner, added)]
-        groups += [descriptions.everything] if with_bank else []
+        groups += [descriptions.single(compared)] if with_bank else []
         groups += [] if targeted is None else [targeted]
         generated, *others = descriptions.joined(*groups)
         known, encoded_bank = torch.cat(others), others[0] if with_bank else None
@@ -296,12 +325,17 @@ class LagamcModel(nn.Module):
         if settings.semantic_form == "description":
             return cosine_loss(generated, known[place], weights), encoded_bank
         carried = torch.zeros(len(label_index), len(known), dtype=torch.bool, device=label.device)
-        carried[rows, label] = True
-        return contrastive_loss(generated, known, label, carried[rows], weights=weights), encoded_bank
+        carried[rows, place] = True
+        return contrastive_loss(generated, known, place, carried[rows], weights=weights), encoded_bank
 
-    def encode_bank(self) -> Tensor:
-        """The sentence encoder's embedding of every description, (labels, dimensions), with gradient."""
-        return self.descriptions.joined(self.descriptions.everything)[0]
+    def encode_bank(self, labels: Tensor | None = None) -> Tensor:
+        """The sentence encoder's embedding of every description, (labels, dimensions), with gradient.
+
+        Args:
+            labels: positions of some, (labels,).
+        """
+        descriptions = self.descriptions
+        return descriptions.joined(descriptions.everything if labels is None else descriptions.single(labels))[0]
 
     def retrieve(self, reading: Reading, bank: Tensor | None) -> Tensor | None:
         """Logits of all labels from the states of the texts alone, (rows, labels); None without a retrieval part.

@@ -38,28 +38,32 @@ def test_responses_are_encoded_as_by_encode_with_and_without_the_bank(
     for label, row in zip(LABELS.tolist(), ROWS.tolist(), strict=True):
         texts[row] = f"{texts[row]} {model.codec.bank.descriptions[label]}.".strip()
     expected = model.sentence_encoder.encode(texts, convert_to_tensor=True)
-    for with_bank in (False, True):
-        texts, place = model.descriptions.responses(LABELS, ROWS, with_bank)
+    for encoded in (None, torch.arange(4), torch.tensor([0, 1, 3])):
+        texts, place = model.descriptions.responses(LABELS, ROWS, encoded)
         assert texts is not None
-        known = torch.cat(model.descriptions.joined(*([model.descriptions.everything] if with_bank else []), texts))
+        groups = [] if encoded is None else [model.descriptions.single(encoded)]
+        known = torch.cat(model.descriptions.joined(*groups, texts))
         torch.testing.assert_close(known[place], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("with_bank", "encoded"), [(True, 2), (False, 4)])
+@pytest.mark.parametrize(("known", "encoded"), [([0, 1, 2, 3], 2), ([0, 2, 3], 3), (None, 4)])
 def test_equal_responses_are_encoded_once_and_known_ones_not_again(
-    with_bank: bool, encoded: int, make_model: Callable[..., LagamcModel], tiny_t5: Path
+    known: list[int] | None, encoded: int, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     """Of five responses two are the same, and of the four different ones two are a single description."""
-    texts, place = make_model(tiny_t5).descriptions.responses(LABELS, ROWS, with_bank)
+    there = None if known is None else torch.tensor(known)
+    texts, place = make_model(tiny_t5).descriptions.responses(LABELS, ROWS, there)
     assert texts is not None
     assert len(texts.rows.unique()) == encoded
     assert place[0] == place[2]
 
 
 def test_responses_that_the_bank_knows_all_need_no_text(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
-    texts, place = make_model(tiny_t5).descriptions.responses(torch.tensor([2, 0]), torch.tensor([0, 1]), True)
+    texts, place = make_model(tiny_t5).descriptions.responses(
+        torch.tensor([2, 0]), torch.tensor([0, 1]), torch.tensor([0, 2, 3])
+    )
     assert texts is None
-    assert place.tolist() == [2, 0]
+    assert place.tolist() == [1, 0]
 
 
 @torch.no_grad()

@@ -196,4 +196,7 @@ def test_retrieval_maps_between_different_sizes() -> None:
 def test_retrieval_loss_is_summed_over_labels_and_averaged_over_rows() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, 0.0]])
     truth = torch.tensor([[1, 0, 1], [1, 0, 0]], dtype=torch.int8)
-    assert retrieval_loss(logits, truth).item() == pytest.approx((3 + 1) * math.log(2) / 2)
+    loss = retrieval_loss(logits, truth, torch.tensor([1.0, 1.0, 1.0]))
+    assert loss.item() == pytest.approx((3 + 1) * math.log(2) / 2)
+    loss = retrieval_loss(logits, truth, torch.tensor([1.0, 1.0, 4.0]))
+    assert loss.item() == pytest.approx((6 + 4) * math.log(2) / 2)

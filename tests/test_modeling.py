@@ -302,3 +302,24 @@ def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(
     whole = model.eval()(**batch).semantic
     model.settings.semantic_share = 1.0
     assert torch.equal(model(**batch).semantic, whole)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_sample_of_the_bank_stands_for_all_of_it(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    """On average over the draws, in training alone; the labels of the batch are always there."""
+    model = make_model(tiny_t5, semantic_form=form, retrieval_weight=0.3).train()
+    batch = batch_of(model, [["late"], [], ["late"]], TEXTS[:3])
+    whole = model(**batch)
+    model.settings.bank_sample = 2
+    torch.manual_seed(0)
+    draws = [model(**batch) for _ in range(60)]
+    assert len({round(drawn.retrieval.item(), 4) for drawn in draws}) == len(model.codec.bank) - 1
+    mean = torch.stack([drawn.retrieval for drawn in draws]).mean()
+    torch.testing.assert_close(mean, whole.retrieval, rtol=0.05, atol=0)
+    if form != "contrastive":  # which compares with fewer
+        torch.testing.assert_close(draws[0].semantic, whole.semantic)
+    model.settings.bank_sample = 1  # beside the labels of the batch there is always another
+    assert len(model._compared_labels(batch["truth"])[0]) == 2
+    assert torch.equal(model.eval()(**batch).retrieval, whole.retrieval)

@@ -17,7 +17,7 @@ from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
 PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n" + "".join(
-    f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in ("systems", "forms", "others")
+    f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in ("systems", "curve", "parts", "errors", "forms", "others")
 )
 
 
@@ -49,6 +49,44 @@ def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
     assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 2 | 60 | 1,200 |"
     assert body[1].startswith("| System B | 50.0 | 25.0 |")
     assert len(body) == 3
+
+
+def test_learning_curve_needs_several_sizes() -> None:
+    rows = [_row("a", 1, 0.4, train=50), _row("a", 1, 0.6), _row("a", 2, 0.7), _row("b", 1, 0.5)]
+    assert tables.learning_curve(rows, {"b": "System B", "a": "System A"}) == [
+        "| | 50 | 2,000 |",
+        "| --- | --- | --- |",
+        "| System A | 40.0 / 20.0 | 65.0 ± 7.1 / 32.5 ± 3.5 |",
+    ]
+
+
+def _looked_at(system: str, micro: float, errors: dict[str, Any]) -> dict[str, Any]:
+    analysis = {
+        "rare_macro_f1": 0.25,
+        "by_count": {"0": [3, 5, 0.0], "1": [600, 550, 0.7], "2": [0, 40, None]},
+        "by_length": [[9, 0.8], [17, 0.5]],
+        "errors": errors,
+    }
+    return {**_row(system, 1, micro), "analysis": analysis}
+
+
+def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
+    rows = [
+        _looked_at("lagamc", 0.7, {"t9": [["a"], []]}),
+        _looked_at("b", 0.6, {"t10": [["a", "b"], ["a"]], "t9": [["a"], ["b"]]}),
+        _looked_at("c", 0.5, {}),
+        _row("a", 1, 0.9, train=5000),
+    ]
+    titles = {"lagamc": "LAGAMC", "b": "System B", "c": "System C"}
+    parts = tables.parts_table(rows, titles)
+    assert parts[2] == "| | rare labels, macro-F1 | 1: 600 true rows | up to 9 words | up to 17 words |"
+    assert parts[4:] == [f"| {title} | 25.0 | 550 given, 70.0 | 80.0 | 50.0 |" for title in titles.values()]
+    assert tables.errors_table(rows, titles)[2:] == [
+        "| row | true | LAGAMC | System B |",
+        "| --- | --- | --- | --- |",
+        "| t9 | a | none | b |",
+        "| t10 | a, b | right | a |",
+    ]
 
 
 def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +131,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
 ) -> None:
     bank = LabelBank({"a": "First thing.", "b": "Second thing."})
     examples = [Example("0", "x", ("a",)), Example("1", "y", ("b",)), Example("2", "z", ("a", "b"))]
-    task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1)
+    task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1, 1)
     scores = np.array([[0.3, 0.1], [0.1, 0.3], [0.3, 0.3]])
     asked = []
 
@@ -113,4 +151,4 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["analysis"]["by_count"] == {"0": [0, 0, None], "1": [2, 1, 0.8], "2": [0, 1, None]}
     assert row["analysis"]["by_label"] == {"a": [2, 1, 1.0], "b": [2, 1, pytest.approx(0.6667)]}
     assert row["analysis"]["rare_macro_f1"] == 1.0  # the first of two equally rare labels, on the one row that has it
-    assert row["analysis"]["errors"] == {"0": ["a", "b"]}
+    assert row["analysis"]["errors"] == {"0": [["a"], ["a", "b"]]}
