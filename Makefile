@@ -47,7 +47,7 @@ quality: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers large_model loss_forms matcher_speed streaming training_cost zero_shot
+BENCHMARKS := bridge_fidelity calibration decoding_speed demo_peers large_model loss_forms matcher_speed scaling streaming training_cost zero_shot
 
 $(VENV)/.peers: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmarks]"

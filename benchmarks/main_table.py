@@ -25,6 +25,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import tables
 from benchmarks.analysis import analyse
 from benchmarks.datasets import ROOT, SIZES, Task, load_task, write_data
@@ -114,10 +116,15 @@ def measure(system: str, task: Task) -> dict[str, Any]:
     }
     given = {goal: decide(task, scored.scores, goal) for goal in GOALS}
     for goal, split in itertools.product(GOALS, scored.scores):
-        figures = multi_label_metrics(given[goal][split], task.true[split])
-        row[f"{split}_for_{goal}"] = {name: round(float(figures[name]), 4) for name in GOALS}
+        row[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])
+    row["test_at_half"] = _figures(scored.scores["test"] >= 0.5, task.true["test"])
     row["analysis"] = analyse(task, *(given[goal]["test"].astype(int) for goal in GOALS))
     return row
+
+
+def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    figures = multi_label_metrics(given, true)
+    return {name: round(figures[name], 4) for name in GOALS}
 
 
 def result_file(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> Path:

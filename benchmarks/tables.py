@@ -34,6 +34,7 @@ def render(titles: Mapping[str, str]) -> None:
         "main": main_table(rows, titles),
         "systems": systems_table(rows, titles),
         "curve": learning_curve(rows, titles),
+        "thresholds": thresholds_table(rows, titles),
         "parts": parts_table(rows, titles),
         "errors": errors_table(rows, titles),
         "forms": forms_table(forms),
@@ -122,6 +123,23 @@ def _most_rows(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
         if len(systems) > 1:
             found.setdefault(dataset, systems)
     return found
+
+
+def thresholds_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
+    """What tuned thresholds add to a probability of one half."""
+    lines: list[str] = []
+    for dataset, systems in _most_rows(rows).items():
+        lines += [f"**{dataset}**", "", "| | micro-F1 at 0.5 | tuned | macro-F1 at 0.5 | tuned |", "| --- " * 5 + "|"]
+        for system, title in titles.items():
+            if found := systems.get(system):
+                cells = [
+                    spread([row[kind][goal] for row in found])
+                    for goal in GOALS
+                    for kind in ("test_at_half", f"test_for_{goal}")
+                ]
+                lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines[:-1]
 
 
 def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,8 @@ from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
 PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n" + "".join(
-    f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in ("systems", "curve", "parts", "errors", "forms", "others")
+    f"<!-- {name}: rendered -->\n<!-- end -->\n"
+    for name in ("systems", "curve", "thresholds", "parts", "errors", "forms", "others")
 )
 
 
@@ -67,7 +68,7 @@ def _looked_at(system: str, micro: float, errors: dict[str, Any]) -> dict[str, A
         "by_length": [[9, 0.8], [17, 0.5]],
         "errors": errors,
     }
-    return {**_row(system, 1, micro), "analysis": analysis}
+    return {**_row(system, 1, micro), "analysis": analysis, "test_at_half": {"micro_f1": 0.3, "macro_f1": 0.1}}
 
 
 def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
@@ -81,6 +82,7 @@ def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
     parts = tables.parts_table(rows, titles)
     assert parts[2] == "| | rare labels, macro-F1 | 1: 600 true rows | up to 9 words | up to 17 words |"
     assert parts[4:] == [f"| {title} | 25.0 | 550 given, 70.0 | 80.0 | 50.0 |" for title in titles.values()]
+    assert tables.thresholds_table(rows, titles)[4] == "| LAGAMC | 30.0 | 70.0 | 10.0 | 35.0 |"
     assert tables.errors_table(rows, titles)[2:] == [
         "| row | true | LAGAMC | System B |",
         "| --- | --- | --- | --- |",

@@ -1,0 +1,134 @@
+"""What the number of labels and the length of the texts cost: time, FLOPs and memory.
+
+    python -m benchmarks.scaling [--quick] [--labels 12 50 200 1000] [--lengths 32 64 128 256] [--repeats 3]
+
+The embedded generator by `configs/caves.yaml`, untrained, on newswire texts of Reuters cut to a length, with
+descriptions out of all data sets; where these are too few, pairs of them. A training step of 32 rows, and the fast
+scores of 32 texts: by the shipped loss with the whole bank, with `--bank_sample 40`, and by a multi-label head on
+MiniLM. Each is a process of its own. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.datasets import SIZES, Task, find_dataset, write_data
+from benchmarks.encoder_peers import MultiLabelHead
+from benchmarks.outcomes import finish
+from benchmarks.training_cost import build_trainer, some_batches, step
+from lagamc.data import Example, read_examples
+from lagamc.labels import LabelBank
+
+KINDS = ("whole_bank", "bank_sample", "peer")
+SAMPLE, TEXTS = 40, 640
+LABELS, LENGTHS = 12, 64  # where only the other one changes
+
+
+def descriptions(count: int) -> dict[str, str]:
+    """So many labels with descriptions, always the same."""
+    folders = [folder for name in SIZES if (folder := find_dataset(name))]
+    single = [text for folder in folders for text in LabelBank.from_file(folder / "labels.json").descriptions]
+    random.Random(1).shuffle(single)
+    pairs = (f"{a.rstrip('.')}, and {b}" for a, b in itertools.combinations(single, 2))
+    return {f"label {i}": text for i, text in enumerate(itertools.islice(itertools.chain(single, pairs), count))}
+
+
+def measure(kind: str, labels: int, length: int, repeats: int) -> dict[str, float]:
+    """One system at one point.
+
+    Args:
+        kind: one of `KINDS`.
+        labels: in the bank.
+        length: tokens of a text at most.
+        repeats: the median of so many is taken.
+    """
+    chosen, source = random.Random(1), find_dataset("reuters")
+    assert source is not None
+    bank = LabelBank(descriptions(labels))
+    texts = [example.text for example in read_examples(source / "train.jsonl", None, limit=TEXTS)]
+    carried = [tuple(chosen.sample(bank.names, chosen.randint(1, 2))) for _ in texts]
+    examples = [Example(str(i), text, names) for i, (text, names) in enumerate(zip(texts, carried, strict=True))]
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), dict(bank.items()), {"train": examples, "dev": examples[:20]})
+        sample = ["--bank_sample", str(SAMPLE)] if kind == "bank_sample" else []
+        trainer = build_trainer("hybrid", Path(folder), TEXTS, "--max_input_length", str(length), *sample)
+    batch = some_batches(trainer, 2)[-1]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    model = trainer.model
+    if kind == "peer":
+        peer = MultiLabelHead(Task("scaling", bank, {"train": examples}, length, 1, 1, 1), None)
+        optimizer = torch.optim.AdamW(peer.parameters())
+        del trainer, model
+
+        def work() -> None:
+            peer.train()(**inputs, labels=batch["truth"].float())["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        def score() -> None:
+            peer.eval()(**inputs)
+    else:
+
+        def work() -> None:
+            step(trainer, batch)
+
+        def score() -> None:
+            model.eval().retrieve(model.backbone.read(**inputs), encoded)
+
+    work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    found = {"step_seconds": median(_timed(work) for _ in range(repeats)), "step_peak_mib": round(peak)}
+    with FlopCounterMode(display=False) as counter:
+        work()
+    found["step_tera_flops"] = counter.get_total_flops() / 1e12
+    with torch.no_grad():
+        encoded = None if kind == "peer" else model.eval().encode_bank()
+        found["score_seconds"] = median(_timed(score) for _ in range(repeats))
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Prints a row per point, then all as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two points, one repeat")
+    parser.add_argument("--labels", type=int, nargs="+", default=[12, 50, 200, 1000])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if find_dataset("reuters") is None:
+        print(json.dumps({"skipped": "no data set reuters is there"}))
+        return
+    if options.quick:
+        options.labels, options.lengths, options.repeats = [12, 50], [], 1
+    points = [(labels, LENGTHS) for labels in options.labels] + [(LABELS, length) for length in options.lengths]
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for (labels, length), kind in itertools.product(dict.fromkeys(points), KINDS):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found = pool.apply(measure, (kind, labels, length, options.repeats))
+        figures.setdefault(f"{labels} labels, {length} tokens", {})[kind] = found
+        print(f"{labels} labels, {length} tokens, {kind}: {json.dumps(found)}", flush=True)
+    finish(figures, options.quick)
+
+
+if __name__ == "__main__":
+    main()
