@@ -16,9 +16,9 @@ from lagamc.data import Example
 from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
-PAGE = "# Page\n\n<!-- main: rendered -->\nold\n<!-- end -->\n\nwords\n\n" + "".join(
-    f"<!-- {name}: rendered -->\n<!-- end -->\n"
-    for name in ("systems", "curve", "thresholds", "parts", "errors", "forms", "others")
+PARTS = ("systems", "curve", "thresholds", "parts", "errors", "forms", "others")
+PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
+    f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
 
 
@@ -109,7 +109,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
         assert text.count("| System A | a 1.0 | s | 10 / 20 |") == 1
         assert text.count("| whole | 25.0 ± 0.0 / 25.0 ± 0.0 |") == 1
         assert text.count("`python -m it` (m)\n\n```yaml\nratio: 1.5\n```") == 1
-        assert "old" not in text
+        assert "before" not in text
         assert text.count("<!-- end -->") == PAGE.count("<!-- end -->")
         assert "\nwords\n" in text
 
