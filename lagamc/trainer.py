@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
@@ -170,6 +171,15 @@ class LagamcTrainer(Seq2SeqTrainer):
         """As in `Trainer`, see `evaluate`."""
         self._decoder = self._bank = None
         return Trainer.predict(self, *args, **kwargs)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Rows as they come: `predict` returns them in the order of the batches, and by length that is another one."""
+        strategy = self.args.train_sampling_strategy
+        self.args.train_sampling_strategy = "sequential"
+        try:
+            return super().get_test_dataloader(test_dataset)
+        finally:
+            self.args.train_sampling_strategy = strategy
 
     def prediction_step(
         self,

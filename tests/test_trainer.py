@@ -317,6 +317,24 @@ def test_evaluation_generates_and_counts(
     assert set(prediction.predictions.flatten().tolist()) <= allowed
 
 
+def test_predict_keeps_the_order_of_the_rows(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    """Also where batches are of texts of similar length, as they are by default."""
+    model = make_model(tiny_t5)
+    trainer = _trainer(
+        model,
+        tmp_path,
+        build_compute_metrics(model),
+        per_device_eval_batch_size=1,
+        train_sampling_strategy="group_by_length",
+    )
+    rows = trainer.eval_dataset.sort("length")
+    found = [np.flatnonzero(row).tolist() for row in trainer.predict(rows).label_ids]
+    assert found == [sorted(row["truth"]) for row in rows]
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+
+
 # checkpoints
 
 
