@@ -27,8 +27,8 @@ from benchmarks.outcomes import finish
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
-from lagamc.losses import LossBalance
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.losses import LossBalance, LossSettings
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import ResponseCodec
 
 DATASETS = ("caves", "reuters", "goemotions")

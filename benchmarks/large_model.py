@@ -31,8 +31,8 @@ from lagamc.config import DataArguments
 from lagamc.data import Example, LagamcCollator, encode_examples
 from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import LoraSettings, add_lora, embedded_folder
-from lagamc.losses import LossBalance
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.losses import LossBalance, LossSettings
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import PROMPTS, ResponseCodec
 from lagamc.training import load_data
 

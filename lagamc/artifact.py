@@ -33,8 +33,8 @@ from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, ModelFolder, resolve
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.losses import LAMBDA_MODES, LossSettings
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.scoring import SCORES
 from lagamc.thresholds import Thresholds

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from lagamc.errors import LagamcError
 from lagamc.lengths import in_parts
 
 
@@ -187,3 +188,25 @@ def _right_padded(
     lengths = torch.tensor([len(tokens) + 1 for tokens in written], device=device)
     mask = (torch.arange(width + 1, device=device) < lengths[:, None]).long()
     return torch.cat([reading.starts[source, None], tail], dim=1), mask, source
+
+
+def check_lengths(
+    backbone: EncoderDecoderBackbone | DecoderOnlyBackbone, max_input_length: int, max_response_length: int
+) -> None:
+    """Whether inputs and responses fit the positions that the generator knows.
+
+    Raises:
+        LagamcError: they do not.
+    """
+    longest = backbone.positions
+    if longest is None:
+        return
+    if isinstance(backbone, DecoderOnlyBackbone):  # a response follows its text
+        max_input_length, max_response_length = max_input_length + max_response_length, 0
+    if max(max_input_length, max_response_length) > longest:
+        name = "max_input_length" if max_input_length > longest else "a response"
+        found = max(max_input_length, max_response_length)
+        raise LagamcError(
+            f"{name}: the generator knows {longest} positions, found {found}; lower max_input_length or "
+            "max_response_length, or shorten the descriptions"
+        )

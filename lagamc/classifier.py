@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import CommitInfo
 
 from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
+from lagamc.backbones import check_lengths
 from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
 from lagamc.data import LOSS_IGNORE, pad
@@ -27,7 +28,7 @@ from lagamc.labels import LabelBank
 from lagamc.loading import load_artifact
 from lagamc.matcher import LabelMatcher, Match
 from lagamc.metrics import binarise
-from lagamc.modeling import LagamcModel, check_lengths
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import ResponseCodec
 from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.scoring import SCORES, LabelScorer
@@ -227,7 +228,7 @@ class LagamcClassifier:
             untrained=[name for name in bank if name in untrained],
             figures=without_evaluation(self.config.figures),
         )
-        check_lengths(model, config.max_input_length, longest)
+        check_lengths(model.backbone, config.max_input_length, longest)
         return LagamcClassifier(model, config, str(self.device))
 
     def predict(

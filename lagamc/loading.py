@@ -23,13 +23,14 @@ from lagamc.artifact import (
     ArtifactConfig,
     read_config,
 )
+from lagamc.descriptions import encoder_backbone
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import auto_class, find_generator, load_config, load_generator, load_tokenizer, quiet_load
 from lagamc.hub import HubAccess, ModelFolder
 from lagamc.labels import LabelBank
-from lagamc.losses import LossBalance
-from lagamc.modeling import LagamcModel, LossSettings, encoder_backbone
+from lagamc.losses import LossBalance, LossSettings
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import ResponseCodec
 from lagamc.unseen import UNSEEN, Background
 

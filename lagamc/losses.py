@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +12,36 @@ from torch import Tensor, nn
 SOFT_TOKENS = ("softmax", "gumbel", "gumbel_hard")
 SEMANTIC_FORMS = ("none", "response", "description", "contrastive")
 LAMBDA_MODES = ("learnable", "fixed", "uncertainty")
+
+
+@dataclass
+class LossSettings:
+    """How the components of the hybrid loss are computed.
+
+    Args:
+        decision_weight: weight of the tokens at which labels part, relative to the forced ones.
+        semantic_form: `none`, `response` (paper), `description` or `contrastive`.
+        soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
+        temperature: of the soft tokens.
+        final_temperature: where it is led to over the run, geometrically; None leaves it as it is.
+        semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
+            encoder falls with it.
+        retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
+        bank_sample: descriptions that a training step compares with: those of its rows' labels and others at random;
+            None takes all.
+    """
+
+    decision_weight: float = 10.0
+    semantic_form: str = "response"
+    soft_tokens: str = "softmax"
+    temperature: float = 1.0
+    final_temperature: float | None = None
+    semantic_share: float = 1.0
+    retrieval_weight: float = 0.0
+    bank_sample: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

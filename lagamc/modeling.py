@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +16,10 @@ from transformers.utils import ModelOutput
 from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Reading
 from lagamc.bridge import TokenBridge, pad_alignments
 from lagamc.descriptions import DescriptionEncoder, Texts, encoder_backbone
-from lagamc.errors import LagamcError
 from lagamc.losses import (
     LabelRetrieval,
     LossBalance,
+    LossSettings,
     contrastive_loss,
     cosine_loss,
     mean_pairwise_cosine,
@@ -33,36 +33,6 @@ from lagamc.vocabulary import LabelVocabulary, VocabularyMask
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-
-@dataclass
-class LossSettings:
-    """How the components of the hybrid loss are computed.
-
-    Args:
-        decision_weight: weight of the tokens at which labels part, relative to the forced ones.
-        semantic_form: `none`, `response` (paper), `description` or `contrastive`.
-        soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
-        temperature: of the soft tokens.
-        final_temperature: where it is led to over the run, geometrically; None leaves it as it is.
-        semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
-            encoder falls with it.
-        retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
-        bank_sample: descriptions that a training step compares with: those of its rows' labels and others at random;
-            None takes all.
-    """
-
-    decision_weight: float = 10.0
-    semantic_form: str = "response"
-    soft_tokens: str = "softmax"
-    temperature: float = 1.0
-    final_temperature: float | None = None
-    semantic_share: float = 1.0
-    retrieval_weight: float = 0.0
-    bank_sample: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass
@@ -396,34 +366,3 @@ class LagamcModel(nn.Module):
             yield
         finally:
             self.train(before)
-
-
-def check_lengths(model: LagamcModel, max_input_length: int, max_response_length: int) -> None:
-    """Whether inputs and responses fit the positions that the generator knows.
-
-    Raises:
-        LagamcError: they do not.
-    """
-    longest = model.backbone.positions
-    if longest is None:
-        return
-    if not model.base_generator.config.is_encoder_decoder:
-        max_input_length, max_response_length = max_input_length + max_response_length, 0
-    if max(max_input_length, max_response_length) > longest:
-        name = "max_input_length" if max_input_length > longest else "a response"
-        found = max(max_input_length, max_response_length)
-        raise LagamcError(
-            f"{name}: the generator knows {longest} positions, found {found}; lower max_input_length or "
-            "max_response_length, or shorten the descriptions"
-        )
-
-
-def strip_response(token_ids: Sequence[int], end_token_id: int, padding_id: int) -> list[int]:
-    """A generated row without padding, the end token and what follows it."""
-    kept: list[int] = []
-    for token in token_ids:
-        if token == end_token_id:
-            break
-        if token >= 0 and token != padding_id:
-            kept.append(int(token))
-    return kept

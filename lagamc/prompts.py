@@ -297,3 +297,14 @@ def prompt_from(setting: str | dict[str, Any], instruction: str | None = None, t
         instruction=prompt.instruction if instruction is None else instruction,
         task_description=prompt.task_description if task is None else task,
     )
+
+
+def strip_response(token_ids: Sequence[int], end_token_id: int, padding_id: int) -> list[int]:
+    """A generated row without padding, the end token and what follows it."""
+    kept: list[int] = []
+    for token in token_ids:
+        if token == end_token_id:
+            break
+        if token >= 0 and token != padding_id:
+            kept.append(int(token))
+    return kept

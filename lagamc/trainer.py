@@ -29,8 +29,9 @@ from lagamc.hub import HubAccess
 from lagamc.loading import load_weights
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
-from lagamc.modeling import LagamcModel, LagamcOutput, strip_response
+from lagamc.modeling import LagamcModel, LagamcOutput
 from lagamc.progress import replace_progress_bar
+from lagamc.prompts import strip_response
 from lagamc.publishing import COPY_PREFIX, create_repo, publish
 from lagamc.training_args import LagamcTrainingArguments
 

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from lagamc.artifact import ArtifactConfig, save_artifact
+from lagamc.backbones import check_lengths
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
@@ -49,9 +50,9 @@ from lagamc.generators import (
 )
 from lagamc.hub import HubAccess, ModelFolder
 from lagamc.labels import LabelBank
-from lagamc.losses import LossBalance
+from lagamc.losses import LossBalance, LossSettings
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
-from lagamc.modeling import LagamcModel, LossSettings, check_lengths
+from lagamc.modeling import LagamcModel
 from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
@@ -177,7 +178,7 @@ def build_model(
         raise LagamcError(
             f"max_response_length: {response_length} tokens do not hold the longest description ({shortest} tokens)"
         )
-    check_lengths(model, data_arguments.max_input_length, response_length)
+    check_lengths(model.backbone, data_arguments.max_input_length, response_length)
     trainable, total = trainable_parameters(model)
     prompt = prompt_from(data_arguments.prompt, data_arguments.instruction, data_arguments.task_description)
     if not generator.config.is_encoder_decoder:  # the response follows the text: they need a seam between them

@@ -37,8 +37,8 @@ from transformers import (
 from lagamc.encoders import load_sentence_encoder
 from lagamc.generators import LoraSettings, add_lora, load_generator, load_tokenizer
 from lagamc.labels import LabelBank
-from lagamc.losses import LossBalance
-from lagamc.modeling import LagamcModel, LossSettings
+from lagamc.losses import LossBalance, LossSettings
+from lagamc.modeling import LagamcModel
 from lagamc.prompts import ResponseCodec
 
 DESCRIPTIONS = {

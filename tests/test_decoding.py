@@ -74,8 +74,7 @@ def test_exact_equals_greedy_generation_where_nothing_matches(
 
 def test_exact_equals_greedy_generation_of_the_embedded_generator() -> None:
     from lagamc.encoders import load_sentence_encoder
-    from lagamc.losses import LossBalance
-    from lagamc.modeling import LossSettings
+    from lagamc.losses import LossBalance, LossSettings
     from lagamc.prompts import ResponseCodec
 
     tokenizer = load_tokenizer(embedded_folder())

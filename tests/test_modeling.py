@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, LossBalance
-from lagamc.modeling import LagamcModel, strip_response
+from lagamc.modeling import LagamcModel
+from lagamc.prompts import strip_response
 from tests.batches import FORMS, LABEL_SETS, TEXTS, batch_of
 
 # gradients
