@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -51,12 +52,14 @@ class System:
         module: of `benchmarks` that holds it; it is imported when it is measured.
         function: from a task to what it scored.
         seeded: whether another seed gives other figures.
+        needs: an environment variable without which it is left out.
     """
 
     title: str
     module: str
     function: str
     seeded: bool = True
+    needs: str = ""
 
     def __call__(self, task: Task) -> Scored:
         found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
@@ -76,6 +79,7 @@ SYSTEMS: dict[str, System] = {
     "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
     "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
+    "chat": System("chat model, zero-shot", "benchmarks.chat_peer", "chat", seeded=False, needs="LAGAMC_CHAT_MODEL"),
 }
 
 
@@ -137,6 +141,9 @@ def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: i
     """A row, out of its file where it was measured before."""
     path = result_file(dataset, system, seed, rows, test_rows)
     if not path.is_file():
+        needs = SYSTEMS[system].needs
+        if needs and not os.environ.get(needs):
+            return {"skipped": f"{system}: {needs} is not set"}
         task = load_task(dataset, seed, rows, test_rows)
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}

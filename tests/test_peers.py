@@ -1,0 +1,42 @@
+"""Peers of the benchmarks that need something from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import chat_peer, main_table
+from benchmarks.datasets import Task
+from lagamc.data import Example
+from lagamc.labels import LabelBank
+from tests.stand_ins import chat_stand_in, running
+
+BANK = LabelBank({"late": "Late delivery: the parcel is late", "praise": "Praise: the customer is happy"})
+TEXTS = {"Where is it?": ("late",), "Lovely!": ("praise",), "Late, but lovely.": ("late", "praise"), "Hiring?": ()}
+
+
+def test_chat_answers_are_matched_and_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Example(str(i), text, labels) for i, (text, labels) in enumerate(TEXTS.items())]
+    task = Task("caves", BANK, {"train": rows, "dev": rows, "test": rows[2:]}, 16, 1, 1, 1)
+    monkeypatch.setattr(chat_peer, "ROOT", tmp_path)
+    monkeypatch.setenv(chat_peer.MODEL_VARIABLE, "small")
+
+    def write(text: str, _: int) -> str:
+        return " ".join(f"{BANK[name]}." for name in TEXTS[text]) or "There is nothing of that kind to be seen."
+
+    with running(chat_stand_in(write)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        for _ in range(2):
+            scored = chat_peer.chat(task)
+            assert scored.scores["dev"].tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+            assert scored.scores["test"].tolist() == [[1, 1], [0, 0]]
+        assert len(server.requests) == len(TEXTS)
+        asked = server.requests[0]["messages"][0]["content"]
+    assert all(description in asked for description in BANK.descriptions)
+
+
+def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(chat_peer.MODEL_VARIABLE, raising=False)
+    found = main_table.run_one("caves", "chat", 1, None, None)
+    assert found == {"skipped": "chat: LAGAMC_CHAT_MODEL is not set"}
