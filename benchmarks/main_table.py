@@ -79,6 +79,11 @@ SYSTEMS: dict[str, System] = {
     "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
     "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
+    "pecos": System("PECOS, XR-Linear", "benchmarks.own_environments", "pecos", seeded=False),
+    "text_cnn": System("TextCNN (LibMultiLabel)", "benchmarks.own_environments", "text_cnn"),
+    "attention_rnn": System(
+        "LSTM, attention a label (LibMultiLabel; AttentionXML)", "benchmarks.own_environments", "attention_rnn"
+    ),
     "chat": System("chat model, zero-shot", "benchmarks.chat_peer", "chat", seeded=False, needs="LAGAMC_CHAT_MODEL"),
 }
 
