@@ -50,6 +50,7 @@ class Task:
         epochs: over the training rows, for LAGAMC.
         peer_epochs: the same for peers that train in epochs.
         seed: of whatever is random.
+        backbone: folder or Hub name of the model that is fine-tuned, where a system takes any; None is MiniLM.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     epochs: int
     peer_epochs: int
     seed: int
+    backbone: str | None = None
 
     @cached_property
     def texts(self) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
         head_rate: learning rate of these.
     """
     set_seed(task.seed)
-    tokenizer = load_tokenizer(embedded_folder())
+    tokenizer = load_tokenizer(_backbone(task))
     model = build(task, tokenizer)
     groups: list[dict[str, Any]] = [{"params": [], "lr": RATE}, {"params": [], "lr": head_rate}]
     for name, parameter in model.named_parameters():
@@ -82,8 +82,20 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
         trainer.args.train_sampling_strategy = "sequential"  # `predict` would sort the rows by length as well
         scores = {split: expit(np.asarray(trainer.predict(rows[split]).predictions)) for split in ("dev", "test")}
     weights = sum(p.numel() for p in model.parameters())
-    setting = f"MiniLM, {task.peer_epochs} epochs, batch 32, learning rate {RATE:g}, new weights {head_rate:g}"
+    rates = f"learning rate {RATE:g}, new weights {head_rate:g}"
+    setting = f"{task.backbone or 'MiniLM'}, {task.peer_epochs} epochs, batch 32, {rates}"
     return Scored(scores, LIBRARY, setting, weights, weights)
+
+
+def _backbone(task: Task) -> str:
+    return task.backbone or str(embedded_folder())
+
+
+def _encoder(task: Task) -> Any:
+    model = AutoModel.from_pretrained(_backbone(task))
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
 
 
 def _mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -102,7 +114,7 @@ class MultiLabelHead(nn.Module):
 
     def __init__(self, task: Task, _: Any):
         super().__init__()
-        self.encoder = AutoModel.from_pretrained(embedded_folder(), add_pooling_layer=False)
+        self.encoder = _encoder(task)
         self.head = nn.Linear(self.encoder.config.hidden_size, len(task.bank))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **_: Any) -> Any:
@@ -123,7 +135,7 @@ class JointEncoding(nn.Module):
 
     def __init__(self, task: Task, tokenizer: Any):
         super().__init__()
-        self.encoder = AutoModel.from_pretrained(embedded_folder(), add_pooling_layer=False)
+        self.encoder = _encoder(task)
         described = tokenizer(list(task.bank.descriptions), padding=True, return_tensors="pt")
         self.register_buffer("ids", described["input_ids"])
         self.register_buffer("mask", described["attention_mask"])

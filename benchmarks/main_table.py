@@ -1,6 +1,7 @@
 """The main table (paper, table 3): LAGAMC and its peers on the same rows, thresholds tuned the same way.
 
     python -m benchmarks.main_table --dataset caves --system lagamc --seed 1     one row
+    python -m benchmarks.main_table --dataset caves --system one_vs_all --backbone roberta-base     on another model
     python -m benchmarks.main_table --all [--datasets ...] [--systems ...] [--seeds 1 2 3]     all that are missing
     python -m benchmarks.main_table --render     writes the tables of BENCHMARKS.md
 
@@ -15,13 +16,14 @@ import argparse
 import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ class System:
         function: from a task to what it scored.
         seeded: whether another seed gives other figures.
         needs: an environment variable without which it is left out.
+        any_backbone: whether `--backbone` may name another model.
     """
 
     title: str
@@ -60,6 +63,7 @@ class System:
     function: str
     seeded: bool = True
     needs: str = ""
+    any_backbone: bool = False
 
     def __call__(self, task: Task) -> Scored:
         found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
@@ -67,13 +71,17 @@ class System:
 
 
 SYSTEMS: dict[str, System] = {
-    "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc"),
+    "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", any_backbone=True),
     "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
     "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
     "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
     "zero_shot_minilm": System("MiniLM, zero-shot", "benchmarks.peers", "zero_shot_minilm", seeded=False),
-    "one_vs_all": System("MiniLM, multi-label head (BERT, Renee)", "benchmarks.encoder_peers", "one_vs_all"),
-    "joint_encoding": System("MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding"),
+    "one_vs_all": System(
+        "MiniLM, multi-label head (BERT, Renee)", "benchmarks.encoder_peers", "one_vs_all", any_backbone=True
+    ),
+    "joint_encoding": System(
+        "MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding", any_backbone=True
+    ),
     "label_queries": System("MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries"),
     "dual_encoder": System("MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder"),
     "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
@@ -95,7 +103,7 @@ def lagamc(task: Task) -> Scored:
         data.mkdir()
         write_data(data, dict(task.bank.items()), task.splits)
         settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
-        settings += WITHOUT_CHECKPOINTS
+        settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]
         run_training(task.name, folder, *settings)
         run, figures = read_run(folder), read_config(folder).figures
     scores = {split: rows.scores for split, rows in run.splits.items()}
@@ -112,6 +120,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {
         "dataset": task.name,
         "system": system,
+        "backbone": task.backbone,
         "seed": task.seed,
         "rows": {split: len(found) for split, found in task.splits.items()},
         "library": scored.library,
@@ -136,15 +145,20 @@ def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
     return {name: round(figures[name], 4) for name in GOALS}
 
 
-def result_file(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> Path:
+def result_file(
+    dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None, backbone: str | None = None
+) -> Path:
     """Where a row is kept."""
-    part = "".join(f"-{name}{count}" for name, count in (("train", rows), ("test", test_rows)) if count)
+    part = "" if backbone is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", backbone).strip("-")
+    part += "".join(f"-{name}{count}" for name, count in (("train", rows), ("test", test_rows)) if count)
     return ROWS / f"{dataset}-{system}-{seed}{part}.json"
 
 
-def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None) -> dict[str, Any]:
+def run_one(
+    dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None, backbone: str | None = None
+) -> dict[str, Any]:
     """A row, out of its file where it was measured before."""
-    path = result_file(dataset, system, seed, rows, test_rows)
+    path = result_file(dataset, system, seed, rows, test_rows, backbone)
     if not path.is_file():
         needs = SYSTEMS[system].needs
         if needs and not os.environ.get(needs):
@@ -152,8 +166,7 @@ def run_one(dataset: str, system: str, seed: int, rows: int | None, test_rows: i
         task = load_task(dataset, seed, rows, test_rows)
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}
-        row = measure(system, task)
-        write(path, row)
+        write(path, measure(system, replace(task, backbone=backbone)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -165,6 +178,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, help="training rows at most")
     parser.add_argument("--test_rows", type=int, help="test rows at most")
+    parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
     parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
@@ -181,7 +195,11 @@ def main() -> None:
     if not options.all:
         if options.dataset is None or options.system is None:
             parser.error("expected --dataset and --system, --all, --quick or --render")
-        print(json.dumps(run_one(options.dataset, options.system, options.seed, options.rows, options.test_rows)))
+        if options.backbone and not SYSTEMS[options.system].any_backbone:
+            fitting = [name for name, system in SYSTEMS.items() if system.any_backbone]
+            parser.error(f"--backbone: expected with one of {', '.join(fitting)}, found {options.system}")
+        row = run_one(options.dataset, options.system, options.seed, options.rows, options.test_rows, options.backbone)
+        print(json.dumps(row))
         return
     found = []
     for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):

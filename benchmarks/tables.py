@@ -27,6 +27,11 @@ def render(titles: Mapping[str, str]) -> None:
         titles: system -> its name in the main table, in the order of the rows.
     """
     rows = [_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))]
+    titles = dict(titles)
+    for row in rows:  # of another backbone: a system of its own
+        if backbone := row.get("backbone"):
+            name = f"{row['system']} {backbone}"
+            titles[name], row["system"] = f"{titles[row['system']]}, on {backbone}", name
     forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
     others = [_read(path) for path in sorted(RESULTS.glob("*.json"))]
     text = PAGE.read_text(encoding="utf-8")
@@ -73,7 +78,7 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     for (dataset, train), systems in grouped(rows).items():
         some = next(iter(systems.values()))[0]["rows"]
         lines += [f"**{dataset}**, {train:,} training, {some['dev']:,} development, {some['test']:,} test rows", ""]
-        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | seeds | seconds | MiB |"]
+        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | seeds | CPU seconds | MiB |"]
         lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
         for system, title in titles.items():
             if found := systems.get(system):
@@ -81,7 +86,7 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
                 for goal in GOALS:
                     other = next(name for name in GOALS if name != goal)
                     cells += [spread([row[f"test_for_{goal}"][name] for row in found]) for name in (goal, other)]
-                cells += [str(len(found)), f"{mean(row['seconds'] for row in found):,.0f}"]
+                cells += [str(len(found)), f"{mean(row.get('cpu_seconds', row['seconds']) for row in found):,.0f}"]
                 cells += [f"{max(row['peak_mib'] for row in found):,}"]
                 lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")

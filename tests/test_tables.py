@@ -97,6 +97,8 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(tables, "PAGE", page)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
+    other = {**_row("a", 1, 0.8), "backbone": "some/model"}
+    outcomes.write(tmp_path / "main_table" / "other.json", other)
     figures = {f"{split}_{goal}": 0.25 for split in ("dev", "test", "test_generated") for goal in GOALS}
     for seed, rows in ((1, 2000), (2, 2000), (1, 300)):
         run = {"form": "whole", "seed": seed, "rows": rows, **figures, "collapse": 0.4}
@@ -106,6 +108,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
         tables.render({"a": "System A"})
         text = page.read_text()
         assert text.count("| System A | 50.0 |") == 1
+        assert text.count("| System A, on some/model | 80.0 |") == 1
         assert text.count("| System A | a 1.0 | s | 10 / 20 |") == 1
         assert text.count("| whole | 25.0 ± 0.0 / 25.0 ± 0.0 |") == 1
         assert text.count("`python -m it` (m)\n\n```yaml\nratio: 1.5\n```") == 1
@@ -135,17 +138,23 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     examples = [Example("0", "x", ("a",)), Example("1", "y", ("b",)), Example("2", "z", ("a", "b"))]
     task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1, 1)
     scores = np.array([[0.3, 0.1], [0.1, 0.3], [0.3, 0.3]])
-    asked = []
+    asked, backbones = [], []
 
     def system(task: Task) -> Scored:
         asked.append(task.seed)
+        backbones.append(task.backbone)
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
-    monkeypatch.setitem(main_table.SYSTEMS, "one", system)  # type: ignore[misc]
-    row = main_table.run_one("caves", "one", 1, None, None)
-    assert row == main_table.run_one("caves", "one", 1, None, None)
+    monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system"))
+    monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
+    row = main_table.run_one("caves", "one", 1, None, None, "some/model")
+    assert (row["backbone"], backbones) == ("some/model", ["some/model"])
+    assert main_table.run_one("caves", "one", 1, None, None)["backbone"] is None
+    asked.clear()
+    row = main_table.run_one("caves", "one", 2, None, None)
+    assert row == main_table.run_one("caves", "one", 2, None, None)
     assert asked == [1]
     assert row["rows"] == {"train": 3, "dev": 3, "test": 2}
     assert row["dev_for_micro_f1"] == {"micro_f1": 1.0, "macro_f1": 1.0}
