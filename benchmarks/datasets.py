@@ -51,6 +51,7 @@ class Task:
         peer_epochs: the same for peers that train in epochs.
         seed: of whatever is random.
         backbone: folder or Hub name of the model that is fine-tuned, where a system takes any; None is MiniLM.
+        settings: of `run_train.py`, for LAGAMC.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Task:
     peer_epochs: int
     seed: int
     backbone: str | None = None
+    settings: tuple[str, ...] = ()
 
     @cached_property
     def texts(self) -> dict[str, list[str]]:
@@ -83,7 +85,9 @@ SIZES: dict[str, dict[str, int]] = {
     "goemotions": {"train": 8000, "dev": 2000, "test": 3300},
     "aapd": {},
     "pubmed": {},
+    "mixed": {},
 }
+MIXED_ROWS, MIXED_TEST_ROWS = 500, 100  # of each data set in the mixed one (paper, section 8.4)
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
 # rows seen in training at least, repeated ones counted, by LAGAMC and by peers, which need more of them and take less
 # time for each; epochs at most
@@ -101,6 +105,8 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
         rows: training rows at most; None takes all of `SIZES`.
         test_rows: the same for test rows.
     """
+    if name == "mixed":
+        return _mixed(seed, rows, test_rows)
     data = find_dataset(name)
     if data is None:
         return None
@@ -114,8 +120,34 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
-    epochs, peer_epochs = (
-        max(config["num_train_epochs"], min(MOST_EPOCHS, math.ceil(seen / len(splits["train"]))))
-        for seen in (LEAST_SEEN, LEAST_SEEN_BY_PEERS)
-    )
-    return Task(name, bank, splits, config["max_input_length"], epochs, peer_epochs, seed)
+    return Task(name, bank, splits, config["max_input_length"], *_epochs(config, len(splits["train"])), seed)
+
+
+def _epochs(config: Mapping[str, int], rows: int) -> tuple[int, int]:
+    """Of LAGAMC and of its peers."""
+    wanted = [min(MOST_EPOCHS, math.ceil(seen / rows)) for seen in (LEAST_SEEN, LEAST_SEEN_BY_PEERS)]
+    own, peers = (max(config["num_train_epochs"], epochs) for epochs in wanted)
+    return own, peers
+
+
+def _mixed(seed: int, rows: int | None, test_rows: int | None) -> Task | None:
+    """The first rows of every data set under all labels, `DATA SET/LABEL`; None where one is absent."""
+    parts = [
+        load_task(name, seed, rows or MIXED_ROWS, test_rows or MIXED_TEST_ROWS) for name in SIZES if name != "mixed"
+    ]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    bank = LabelBank({f"{part.name}/{name}": text for part in found for name, text in part.bank.items()})
+    splits = {
+        split: [
+            Example(f"{part.name}/{e.id}", e.text, tuple(f"{part.name}/{name}" for name in e.labels))
+            for part in found
+            for e in part.splits[split][: None if split == "test" else len(part.splits["train"])]
+        ]
+        for split in SPLITS
+    }
+    length = max(part.max_length for part in found)
+    epochs = _epochs({"num_train_epochs": 3}, len(splits["train"]))
+    settings = ("--max_input_length", str(length), "--bank_sample", "40")
+    return Task("mixed", bank, splits, length, *epochs, seed, settings=settings)

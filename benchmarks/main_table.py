@@ -104,11 +104,12 @@ def lagamc(task: Task) -> Scored:
         write_data(data, dict(task.bank.items()), task.splits)
         settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
         settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]
-        run_training(task.name, folder, *settings)
+        config = task.name if (ROOT / "configs" / f"{task.name}.yaml").is_file() else "reuters"
+        run_training(config, folder, *settings, *task.settings)
         run, figures = read_run(folder), read_config(folder).figures
     scores = {split: rows.scores for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
-    return Scored(scores, f"lagamc {__version__}", f"configs/{task.name}.yaml", trainable, total)
+    return Scored(scores, f"lagamc {__version__}", f"configs/{config}.yaml", trainable, total)
 
 
 def measure(system: str, task: Task) -> dict[str, Any]:

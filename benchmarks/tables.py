@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.datasets import ROOT, SIZES
+from benchmarks.datasets import MIXED_TEST_ROWS, ROOT, SIZES
 from benchmarks.outcomes import RESULTS
 from lagamc.thresholds import GOALS
 
@@ -40,6 +40,7 @@ def render(titles: Mapping[str, str]) -> None:
         "systems": systems_table(rows, titles),
         "curve": learning_curve(rows, titles),
         "thresholds": thresholds_table(rows, titles),
+        "mixed": mixed_table(rows, titles),
         "parts": parts_table(rows, titles),
         "errors": errors_table(rows, titles),
         "forms": forms_table(forms),
@@ -145,6 +146,28 @@ def thresholds_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str
                 lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines[:-1]
+
+
+def mixed_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
+    """Macro-F1 of each data set by itself and among the labels of all (paper, section 8.4), on the same rows."""
+    found: dict[str, dict[tuple[str, bool], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if "analysis" not in row or (row["dataset"] != "mixed" and row["rows"]["test"] != MIXED_TEST_ROWS):
+            continue
+        parts = defaultdict(list)
+        for label, (_, _, figure) in row["analysis"]["by_label"].items():
+            parts[label.split("/")[0] if row["dataset"] == "mixed" else row["dataset"]].append(figure)
+        for dataset, figures in parts.items():
+            found[row["system"]][dataset, row["dataset"] == "mixed"].append(mean(figures))
+    datasets = [name for name in SIZES if name != "mixed"]
+    lines = ["| | " + " | ".join(f"{name} alone | mixed" for name in datasets) + " |"]
+    lines.append("| --- " * (2 * len(datasets) + 1) + "|")
+    for system, title in titles.items():
+        if any(mixed for _, mixed in found[system]):
+            places = [(name, mixed) for name in datasets for mixed in (False, True)]
+            cells = [spread(found[system][place]) if place in found[system] else "" for place in places]
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:

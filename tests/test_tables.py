@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import main_table, outcomes, tables
+from benchmarks import datasets, main_table, outcomes, tables
 from benchmarks.datasets import Task
 from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
-PARTS = ("systems", "curve", "thresholds", "parts", "errors", "forms", "others")
+PARTS = ("systems", "curve", "thresholds", "mixed", "parts", "errors", "forms", "others")
 PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
     f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
@@ -59,6 +59,31 @@ def test_learning_curve_needs_several_sizes() -> None:
         "| --- | --- | --- |",
         "| System A | 40.0 / 20.0 | 65.0 ± 7.1 / 32.5 ± 3.5 |",
     ]
+
+
+def test_mixed_labels_go_to_their_data_sets() -> None:
+    alone, mixed = _row("a", 1, 0.5, train=500), _row("a", 1, 0.5, "mixed", 2500)
+    alone["rows"]["test"] = 100
+    alone["analysis"] = {"by_label": {"x": [1, 1, 0.5], "y": [1, 1, 0.9]}}
+    mixed["analysis"] = {"by_label": {"caves/x": [1, 1, 0.5], "caves/y": [1, 1, 0.7], "aapd/x": [1, 1, 0.1]}}
+    lines = tables.mixed_table([alone, mixed, _row("a", 1, 0.9)], {"a": "System A", "b": "System B"})
+    assert lines[2:] == ["| System A | 70.0 | 60.0 |  |  |  |  |  | 10.0 |  |  |"]
+
+
+def test_the_mixed_task_holds_the_rows_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for i, name in enumerate(n for n in datasets.SIZES if n != "mixed"):
+        (tmp_path / name).mkdir()
+        rows = [Example(str(j), f"{name} {j}", ("x",)) for j in range(8)]
+        splits = dict.fromkeys(("train", "dev", "test"), rows)
+        datasets.write_data(tmp_path / name, {"x": f"Thing {i}.", "y": f"Other thing {i}."}, splits)
+    monkeypatch.setenv(datasets.VARIABLE, str(tmp_path))
+    task = datasets.load_task("mixed", rows=5, test_rows=2)
+    assert task is not None
+    assert {split: len(found) for split, found in task.splits.items()} == {"train": 25, "dev": 25, "test": 10}
+    assert len(task.bank) == 10
+    assert task.splits["test"][2] == Example("reuters/0", "reuters 0", ("reuters/x",))
+    (tmp_path / "aapd" / "labels.json").unlink()
+    assert datasets.load_task("mixed") is None
 
 
 def _looked_at(system: str, micro: float, errors: dict[str, Any]) -> dict[str, Any]:
