@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers.trainer import OPTIMIZER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from lagamc.artifact import LABELS_FILE, read_config
+from lagamc.artifact import LABELS_FILE, ArtifactConfig, read_config
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.publishing import COPY_PREFIX
@@ -110,3 +110,32 @@ def check_labels(checkpoint: Path, bank: LabelBank) -> None:
             f"resume_from_checkpoint: {checkpoint} was trained with other labels or descriptions "
             f"({', '.join(changed)}); go on with the same label bank, or start anew in another output_dir"
         )
+
+
+def check_settings(checkpoint: Path, config: ArtifactConfig) -> None:
+    """A run goes on with the weights it began to train.
+
+    Args:
+        checkpoint: that is resumed from.
+        config: of the run that goes on.
+
+    Raises:
+        LagamcError: other weights are trained now.
+    """
+    before, now = _trained(read_config(checkpoint)), _trained(config)
+    changed = [f"{name} ({before[name]}, now {now[name]})" for name in now if before[name] != now[name]]
+    if changed:
+        raise LagamcError(
+            f"resume_from_checkpoint: {checkpoint} was trained with another {', '.join(changed)}; go on with the same "
+            "settings, or start anew in another output_dir"
+        )
+
+
+def _trained(config: ArtifactConfig) -> dict[str, object]:
+    """Settings on which it depends what is trained."""
+    return {
+        "lambda_mode": config.lambda_mode,
+        "retrieval_weight": "above 0" if config.loss.get("retrieval_weight") else 0,
+        "train_sentence_encoder": bool(config.figures.get("sentence_encoder_trained")),
+        "lora_rank": config.figures.get("lora_rank") or "none",
+    }

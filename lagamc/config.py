@@ -8,7 +8,8 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -88,7 +89,7 @@ class ModelArguments:
     bank_sample: int | None = field(
         default=None,
         metadata={
-            "help": "Descriptions a training step compares with: its labels' and others at random; default: all. "
+            "help": "Descriptions drawn at random that a step compares with beside those of its labels; default: all. "
             "For banks of a hundred labels and more."
         },
     )
@@ -279,12 +280,20 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
     if not isinstance(values, dict):
         raise LagamcError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
     known = {action.dest for action in parser._actions}
+    optional = {
+        name
+        for kind in (ModelArguments, DataArguments, LagamcTrainingArguments)
+        for name, hint in get_type_hints(kind).items()
+        if NoneType in get_args(hint)
+    }
     typed: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known or key in ("config", "help"):
             problems.append(f"unknown key {key!r}{_suggest(parser, str(key))}")
-        elif value is None:
+        elif value is None and key in optional:
             typed[key] = None
+        elif value is None:
+            problems.append(f"{key}: expected a value, found nothing; leave the line out for the default")
         else:
             action = next(action for action in parser._actions if action.dest == key)
             if isinstance(value, (list, dict)) and action.nargs not in ("*", "+"):

@@ -27,7 +27,7 @@ class LossSettings:
         semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
             encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
-        bank_sample: descriptions that a training step compares with: those of its rows' labels and others at random;
+        bank_sample: descriptions drawn at random that a training step compares with beside those of its rows' labels;
             None takes all.
     """
 
@@ -109,8 +109,9 @@ def contrastive_loss(
     present: Tensor,
     scale: float = 20.0,
     weights: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Tensor:
-    """Each generated description against every description of the bank.
+    """Each generated description against every description of the bank, or of a sample of it.
 
     The other labels of the same row are no negatives: they are masked.
 
@@ -121,8 +122,11 @@ def contrastive_loss(
         present: (descriptions, labels) whether the row of the description carries the label.
         scale: inverse temperature of the cosine similarities.
         weights: (descriptions,) of a weighted sum; None takes the mean.
+        counts: (labels,) how many labels each stands for; None is one each.
     """
     similarities = F.normalize(generated, dim=-1) @ F.normalize(bank, dim=-1).T * scale
+    if counts is not None:
+        similarities = similarities + counts.log()
     own = F.one_hot(labels, bank.shape[0]).bool()
     losses = F.cross_entropy(similarities.masked_fill(present & ~own, float("-inf")), labels, reduction="none")
     return losses.mean() if weights is None else (losses * weights).sum()
@@ -148,7 +152,7 @@ class LabelRetrieval(nn.Module):
         self.projection = None if hidden_size == dimensions else nn.Linear(hidden_size, dimensions, bias=False)
 
     def forward(self, states: Tensor, attention_mask: Tensor, bank: Tensor) -> Tensor:
-        """Logits, (rows, labels), float32 or wider.
+        """Logits, (rows, labels).
 
         Args:
             states: (rows, tokens, hidden) of the generator's encoder.
@@ -171,8 +175,9 @@ def retrieval_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
         truth: (rows, labels), 0 or 1.
         weights: (labels,), how many labels each stands for.
     """
+    logits = at_least_float32(logits)
     each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
-    return (each @ weights.to(logits.dtype)).mean()
+    return (each * weights).sum(1).mean()
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:

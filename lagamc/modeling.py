@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +50,21 @@ class LagamcOutput(ModelOutput):
     semantic: Tensor | None = None
     retrieval: Tensor | None = None
     decision_loss: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ComparedLabels:
+    """The labels that a step compares with, all or a sample.
+
+    Args:
+        labels: (compared,) positions in the bank, ascending.
+        counts: (compared,) how many labels each stands for, in all the number of labels.
+        carried: (rows, compared) bool, the labels of each row.
+    """
+
+    labels: Tensor
+    counts: Tensor
+    carried: Tensor
 
 
 class LagamcModel(nn.Module):
@@ -186,15 +201,17 @@ class LagamcModel(nn.Module):
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
         semantic = torch.zeros_like(cross_entropy)
         bank = None
-        compared, weights = self._compared_labels(truth)
+        compared = self.compared_labels(truth)
         if self.settings.semantic_form != "none":
             rows = self._semantic_rows(len(labels))
-            semantic, bank = self.semantic_loss(logits[rows], targets[rows], label_index[rows], compared)
+            semantic, bank = self.semantic_loss(
+                logits[rows], targets[rows], label_index[rows], replace(compared, carried=compared.carried[rows])
+            )
         elif self.retrieval is not None:
-            bank = self.encode_bank(compared)
+            bank = self.encode_bank(compared.labels)
         retrieval = torch.zeros_like(cross_entropy)
         if self.retrieval is not None and bank is not None:
-            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), truth[:, compared], weights)
+            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), compared.carried, compared.counts)
         return LagamcOutput(
             cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
         )
@@ -204,23 +221,21 @@ class LagamcModel(nn.Module):
         taken = max(1, round(self.settings.semantic_share * rows)) if self.training else rows
         return torch.arange(taken, device=self.device) * rows // taken
 
-    def _compared_labels(self, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """The labels that a step compares with, all or a sample, and what each counts: the drawn ones for the rest.
+    def compared_labels(self, truth: Tensor) -> ComparedLabels:
+        """What a step compares with: in training with a `bank_sample` the labels of its rows and some that are drawn.
 
         Args:
             truth: (rows, labels), 0 or 1.
-
-        Returns:
-            (compared,) positions in the bank, ascending; (compared,) weights that sum to the number of labels.
         """
-        carried = truth.bool().any(0)
-        known, labels = int(carried.sum()), len(carried)
-        count = min(labels, max(self.settings.bank_sample or labels, known + 1))
-        if not self.training or count == labels:
-            return torch.arange(labels, device=truth.device), torch.ones(labels, device=truth.device)
-        order = torch.rand(labels, device=truth.device).masked_fill(carried, -1).argsort()
-        compared = order[:count].sort().values
-        return compared, torch.where(carried[compared], 1.0, (labels - known) / (count - known))
+        carried = truth.bool()
+        there = carried.any(0)
+        known, labels = int(there.sum()), len(there)
+        drawn = labels - known if self.settings.bank_sample is None else self.settings.bank_sample
+        if not self.training or known + drawn >= labels:
+            return ComparedLabels(torch.arange(labels, device=truth.device), torch.ones_like(there).float(), carried)
+        order = torch.rand(labels, device=truth.device).masked_fill(there, -1).argsort()
+        chosen = order[: known + drawn].sort().values
+        return ComparedLabels(chosen, torch.where(there[chosen], 1.0, (labels - known) / drawn), carried[:, chosen])
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced logits over the vocabulary in use, and the encoder's states.
@@ -232,7 +247,7 @@ class LagamcModel(nn.Module):
             return self.backbone.teacher_forced(input_ids, attention_mask, labels)
 
     def semantic_loss(
-        self, logits: Tensor, targets: Tensor, label_index: Tensor, compared: Tensor | None = None
+        self, logits: Tensor, targets: Tensor, label_index: Tensor, compared: ComparedLabels | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """L_semantic in the form of the settings, averaged over the rows; a row without labels counts as 0.
 
@@ -240,7 +255,7 @@ class LagamcModel(nn.Module):
             logits: (rows, response, vocabulary).
             targets: (rows, response) positions in the vocabulary.
             label_index: (rows, response), see `forward`.
-            compared: (compared,) positions of the labels to compare with, all of the rows' among them; None takes all.
+            compared: all labels of the rows among them; None takes the whole bank, and the labels of `label_index`.
 
         Returns:
             the loss, and what `encode_bank` gives where this or the retrieval term compares with it: all texts of a
@@ -257,12 +272,13 @@ class LagamcModel(nn.Module):
 
         whole = settings.semantic_form == "response"
         if compared is None:
-            compared = torch.arange(len(self.codec.bank), device=label_index.device)
+            truth = label_index.new_zeros(len(label_index), len(self.codec.bank) + 1)
+            compared = self.compared_labels(truth.scatter_(1, label_index.clamp_min(-1) + 1, 1)[:, 1:])
         with_bank = not whole or self.retrieval is not None
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)
         if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
-            bank = self.encode_bank(compared)
+            bank = self.encode_bank(compared.labels)
             return bank.sum() * 0 + difference.sum() * 0, bank
         label = label_index[rows, starts]
         # each description's own differences, then through its alignment onto the encoder's pieces
@@ -278,11 +294,11 @@ class LagamcModel(nn.Module):
             written = pad_alignments(texts, descriptions.alignment.shape[2], descriptions.padding_id).to(label.device)
         added = written.alignment.to(table.dtype) @ own
         owner = rows if whole else torch.arange(len(rows), device=rows.device)
-        targeted, place = None, torch.searchsorted(compared, label)
+        targeted, place = None, torch.searchsorted(compared.labels, label)
         if whole:
-            targeted, place = descriptions.responses(label, rows, compared if with_bank else None)
+            targeted, place = descriptions.responses(label, rows, compared.labels if with_bank else None)
         groups = [Texts(written.piece_ids, written.lengths, owner, added)]
-        groups += [descriptions.single(compared)] if with_bank else []
+        groups += [descriptions.single(compared.labels)] if with_bank else []
         groups += [] if targeted is None else [targeted]
         generated, *others = descriptions.joined(*groups)
         known, encoded_bank = torch.cat(others), others[0] if with_bank else None
@@ -294,9 +310,10 @@ class LagamcModel(nn.Module):
         weights = 1 / torch.bincount(rows, minlength=len(label_index))[rows] / len(label_index)
         if settings.semantic_form == "description":
             return cosine_loss(generated, known[place], weights), encoded_bank
-        carried = torch.zeros(len(label_index), len(known), dtype=torch.bool, device=label.device)
-        carried[rows, place] = True
-        return contrastive_loss(generated, known, place, carried[rows], weights=weights), encoded_bank
+        loss = contrastive_loss(
+            generated, known, place, compared.carried[rows], weights=weights, counts=compared.counts
+        )
+        return loss, encoded_bank
 
     def encode_bank(self, labels: Tensor | None = None) -> Tensor:
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient.

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 from lagamc.artifact import ArtifactConfig, save_artifact
 from lagamc.backbones import check_lengths
 from lagamc.cards import render_card
-from lagamc.checkpoints import METRICS_FILE, check_labels, checkpoint_to_resume, clear
+from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import (
@@ -172,8 +172,10 @@ def build_model(
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
     needed = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
-    response_length = data_arguments.max_response_length or min(needed, model.backbone.positions or needed)
-    shortest = max(len(ids) for ids in codec.token_ids) + 1
+    shortest = max(len(ids) for ids in codec.token_ids) + 1  # also labels that no row has are to be written
+    response_length = data_arguments.max_response_length or min(
+        max(needed, shortest), model.backbone.positions or max(needed, shortest)
+    )
     if response_length < shortest:
         raise LagamcError(
             f"max_response_length: {response_length} tokens do not hold the longest description ({shortest} tokens)"
@@ -196,6 +198,7 @@ def build_model(
         minimum_similarity=model_arguments.minimum_similarity,
         beam=model_arguments.beam,
         loss=settings.to_dict(),
+        lambda_mode=model_arguments.lambda_mode,
         figures={
             **model_origin(model_arguments, base),
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
@@ -236,6 +239,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     set_seed(training.seed)
     precision = settle_mixed_precision()
     model, config = build_model(model_arguments, data_arguments, data, precision)
+    if checkpoint is not None:
+        check_settings(checkpoint, config)
     prompt = prompt_from(config.prompt)
     encoded = {}
     for split in ("train", "dev"):

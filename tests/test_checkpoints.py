@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,25 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
     (data / "labels.json").write_text(json.dumps({**labels, "praise": "Applause: all is well."}), encoding="utf-8")
     with pytest.raises(LagamcError, match=r"other labels or descriptions \(praise\)"):
         train_quickly(trained_t5.base, tiny_encoder, data, run, "--resume_from_checkpoint", "true")
+    assert len(checkpoints(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["--lambda_mode", "fixed"], "another lambda_mode (learnable, now fixed)"),
+        (["--retrieval_weight", "0"], "another retrieval_weight (above 0, now 0)"),
+        (
+            ["--lora_rank", "3", "--train_sentence_encoder", "false"],
+            "another train_sentence_encoder (True, now False), lo",
+        ),
+    ],
+)
+def test_other_trained_weights_are_no_continuation(
+    run: Path, trained_t5: Trained, tiny_encoder: Path, session_data: Path, settings: list[str], expected: str
+) -> None:
+    with pytest.raises(LagamcError, match=re.escape(expected)):
+        train_quickly(trained_t5.base, tiny_encoder, session_data, run, "--resume_from_checkpoint", "true", *settings)
     assert len(checkpoints(run)) == 2
 
 

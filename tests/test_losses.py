@@ -111,6 +111,14 @@ def test_contrastive_loss_masks_the_other_labels_of_the_row() -> None:
     assert shared == pytest.approx(-2.0 + math.log(math.exp(2.0) + 1.0), abs=1e-5)
 
 
+def test_contrastive_labels_can_stand_for_several() -> None:
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    loss = contrastive_loss(
+        bank[:1], bank, torch.tensor([0]), torch.tensor([[True, False]]), scale=2.0, counts=torch.tensor([1.0, 5.0])
+    )
+    assert loss == pytest.approx(-2.0 + math.log(math.exp(2.0) + 5.0), abs=1e-5)
+
+
 def test_contrastive_gradient_does_not_reach_masked_labels() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]], requires_grad=True)
     present = torch.tensor([[True, True, False]])
@@ -200,3 +208,5 @@ def test_retrieval_loss_is_summed_over_labels_and_averaged_over_rows() -> None:
     assert loss.item() == pytest.approx((3 + 1) * math.log(2) / 2)
     loss = retrieval_loss(logits, truth, torch.tensor([1.0, 1.0, 4.0]))
     assert loss.item() == pytest.approx((6 + 4) * math.log(2) / 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert retrieval_loss(logits.bfloat16(), truth, torch.ones(3)).dtype == torch.float32

@@ -14,7 +14,7 @@ from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
 from lagamc.training import data_files, load_data, measure_bridge, train
-from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly
+from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly, write_data
 from tests.conftest import DESCRIPTIONS
 
 
@@ -214,6 +214,17 @@ def test_lengths_that_do_not_fit(
 ) -> None:
     with pytest.raises(LagamcError, match=message):
         train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", *settings)
+
+
+def test_a_label_that_no_row_has_can_be_written(tiny_t5: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    """Its description may be longer than any response of the rows."""
+    data = write_data(tmp_path / "data")
+    labels = json.loads((data / "labels.json").read_text(encoding="utf-8"))
+    labels["rare"] = "Rare: " + "a thing that nobody ever wrote about and that takes many words to describe " * 8
+    (data / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    run = train_quickly(tiny_t5, tiny_encoder, data, tmp_path / "out", "--max_steps", "1", *NO_CHECKPOINTS)
+    config = run.load().config
+    assert config.max_response_length > max(len(ids) for ids in run.load().model.codec.token_ids)
 
 
 def test_named_files_take_the_place_of_the_folders(data_dir: Path, tmp_path: Path) -> None:
