@@ -149,5 +149,5 @@ def _mixed(seed: int, rows: int | None, test_rows: int | None) -> Task | None:
     }
     length = max(part.max_length for part in found)
     epochs = _epochs({"num_train_epochs": 3}, len(splits["train"]))
-    settings = ("--max_input_length", str(length), "--bank_sample", "40")
+    settings = ("--max_input_length", str(length), "--bank_sample", "30")
     return Task("mixed", bank, splits, length, *epochs, seed, settings=settings)

@@ -4,7 +4,7 @@
 
 The embedded generator by `configs/caves.yaml`, untrained, on newswire texts of Reuters cut to a length, with
 descriptions out of all data sets; where these are too few, pairs of them. A training step of 32 rows, and the fast
-scores of 32 texts: by the shipped loss with the whole bank, with `--bank_sample 40`, and by a multi-label head on
+scores of 32 texts: by the shipped loss with the whole bank, with `--bank_sample 30`, and by a multi-label head on
 MiniLM. Each is a process of its own. The last line is one JSON object.
 """
 
@@ -34,7 +34,7 @@ from lagamc.data import Example, read_examples
 from lagamc.labels import LabelBank
 
 KINDS = ("whole_bank", "bank_sample", "peer")
-SAMPLE, TEXTS = 40, 640
+SAMPLE, TEXTS = 30, 640
 LABELS, LENGTHS = 12, 64  # where only the other one changes
 
 
