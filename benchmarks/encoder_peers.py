@@ -157,7 +157,7 @@ def joint_encoding(task: Task) -> Scored:
 class LabelQueries(nn.Module):
     """T5Enc (Kementchedjhieva and Chalkidis, 2023): the decoder reads one query a label, all at once.
 
-    A query starts as the mean of the word embeddings of its description.
+    A query starts as the mean of the word embeddings of its description; each has a linear head of its own.
     """
 
     def __init__(self, task: Task, tokenizer: Any):
@@ -169,7 +169,7 @@ class LabelQueries(nn.Module):
         with torch.no_grad():
             starts = torch.stack([table[ids].mean(0) for ids in described])
         self.queries = nn.Parameter(starts)
-        self.head = nn.Linear(table.shape[1], 1)
+        self.head = nn.Linear(table.shape[1], len(task.bank))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **_: Any) -> Any:
         rows, count = len(input_ids), len(self.queries)
@@ -184,12 +184,12 @@ class LabelQueries(nn.Module):
             encoder_attention_mask=attention_mask,
             use_cache=False,
         ).last_hidden_state
-        return _output(self.head(decoded)[..., 0], labels)
+        return _output((decoded * self.head.weight).sum(-1) + self.head.bias, labels)
 
 
 def label_queries(task: Task) -> Scored:
     """See `LabelQueries`; the same encoder, decoder and cross-attention as the embedded generator."""
-    return fine_tuned(task, LabelQueries, ("head", "queries"), 1e-3)
+    return fine_tuned(task, LabelQueries, ("head",), HEAD_RATE)
 
 
 def dual_encoder(task: Task) -> Scored:
