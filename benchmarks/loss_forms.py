@@ -27,6 +27,8 @@ RUNS = RESULTS / "loss_forms"
 FORMS: dict[str, tuple[str, list[str]]] = {
     "cross-entropy": ("cross_entropy", []),
     "hybrid, response": ("hybrid", []),
+    "hybrid, description": ("hybrid", ["--semantic_form", "description"]),
+    "hybrid, contrastive": ("hybrid", ["--semantic_form", "contrastive"]),
     "retrieval, no semantic term": ("retrieval", []),
     "retrieval, response, lambda learnable": ("hybrid", ["--retrieval_weight", "0.3"]),
     "retrieval, response, lambda fixed": ("hybrid", ["--retrieval_weight", "0.3", "--lambda_mode", "fixed"]),
