@@ -51,7 +51,8 @@ class Task:
         peer_epochs: the same for peers that train in epochs.
         seed: of whatever is random.
         backbone: folder or Hub name of the model that is fine-tuned, where a system takes any; None is MiniLM.
-        settings: of `run_train.py`, for LAGAMC.
+        config: of `configs/`, for LAGAMC; None is the one of this name.
+        settings: of `run_train.py` beside it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     peer_epochs: int
     seed: int
     backbone: str | None = None
+    config: str | None = None
     settings: tuple[str, ...] = ()
 
     @cached_property
@@ -150,4 +152,4 @@ def _mixed(seed: int, rows: int | None, test_rows: int | None) -> Task | None:
     length = max(part.max_length for part in found)
     epochs = _epochs({"num_train_epochs": 3}, len(splits["train"]))
     settings = ("--max_input_length", str(length), "--bank_sample", "30")
-    return Task("mixed", bank, splits, length, *epochs, seed, settings=settings)
+    return Task("mixed", bank, splits, length, *epochs, seed, config="reuters", settings=settings)

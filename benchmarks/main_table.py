@@ -104,7 +104,7 @@ def lagamc(task: Task) -> Scored:
         write_data(data, dict(task.bank.items()), task.splits)
         settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
         settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]
-        config = task.name if (ROOT / "configs" / f"{task.name}.yaml").is_file() else "reuters"
+        config = task.config or task.name
         run_training(config, folder, *settings, *task.settings)
         run, figures = read_run(folder), read_config(folder).figures
     scores = {split: rows.scores for split, rows in run.splits.items()}
