@@ -225,7 +225,7 @@ def forms_table(runs: Iterable[Row]) -> list[str]:
     lines.append("| --- " * (len(columns) + 3) + "|")
     for form, found in forms.items():
         cells = [" / ".join(spread([run[f"{split}_{goal}"] for run in found]) for goal in GOALS) for split in columns]
-        cells += [f"{mean(run['collapse'] for run in found):.2f}", str(len(found))]
+        cells += [f"{round(mean(run['collapse'] for run in found), 2) + 0.0:.2f}", str(len(found))]
         lines.append(f"| {form} | " + " | ".join(cells) + " |")
     return lines
 
