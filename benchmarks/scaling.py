@@ -17,17 +17,15 @@ import multiprocessing
 import random
 import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.datasets import SIZES, Task, find_dataset, write_data
 from benchmarks.encoder_peers import MultiLabelHead
+from benchmarks.matcher_speed import timed
 from benchmarks.outcomes import finish
 from benchmarks.training_cost import build_trainer, some_batches, step
 from lagamc.data import Example, read_examples
@@ -91,20 +89,14 @@ def measure(kind: str, labels: int, length: int, repeats: int) -> dict[str, floa
 
     work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    found = {"step_seconds": median(_timed(work) for _ in range(repeats)), "step_peak_mib": round(peak)}
+    found = {"step_seconds": median(timed(work) for _ in range(repeats)), "step_peak_mib": round(peak)}
     with FlopCounterMode(display=False) as counter:
         work()
     found["step_tera_flops"] = counter.get_total_flops() / 1e12
     with torch.no_grad():
         encoded = None if kind == "peer" else model.eval().encode_bank()
-        found["score_seconds"] = median(_timed(score) for _ in range(repeats))
+        found["score_seconds"] = median(timed(score) for _ in range(repeats))
     return {name: round(value, 3) for name, value in found.items()}
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def main() -> None:

@@ -171,11 +171,10 @@ def build_model(
     settings = LossSettings(**{f.name: getattr(model_arguments, f.name) for f in fields(LossSettings)})
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
-    needed = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
     shortest = max(len(ids) for ids in codec.token_ids) + 1  # also labels that no row has are to be written
-    response_length = data_arguments.max_response_length or min(
-        max(needed, shortest), model.backbone.positions or max(needed, shortest)
-    )
+    longest = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
+    needed = max(longest, shortest)
+    response_length = data_arguments.max_response_length or min(needed, model.backbone.positions or needed)
     if response_length < shortest:
         raise LagamcError(
             f"max_response_length: {response_length} tokens do not hold the longest description ({shortest} tokens)"
