@@ -206,9 +206,11 @@ def main() -> None:
     for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):
         if seed != options.seeds[0] and not SYSTEMS[system].seeded:
             continue
+        if options.backbone and not SYSTEMS[system].any_backbone:
+            continue
         command = [sys.executable, "-m", "benchmarks.main_table", "--dataset", dataset, "--system", system]
         command += ["--seed", str(seed)]
-        for name in ("rows", "test_rows"):
+        for name in ("rows", "test_rows", "backbone"):
             if getattr(options, name):
                 command += [f"--{name}", str(getattr(options, name))]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout

@@ -11,13 +11,11 @@ which a part is timed. `same`: whether matcher and loop agree on every sentence.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from statistics import median
 
 import numpy as np
 
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, timed
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher
 
@@ -39,13 +37,6 @@ def unit_rows(rng: np.random.Generator, rows: int, dimensions: int) -> np.ndarra
     """Random vectors of length 1, (rows, dimensions), float32."""
     values = rng.normal(size=(rows, dimensions)).astype(np.float32)
     return values / np.linalg.norm(values, axis=1, keepdims=True)
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds."""
-    begin = time.perf_counter()
-    action()
-    return time.perf_counter() - begin
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark found: the last line that it prints, kept for BENCHMARKS.md."""
+"""What a benchmark found: how it is timed, the last line that it prints, and what is kept for BENCHMARKS.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import platform
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,13 @@ def machine() -> str:
     """Where figures come from, in a few words."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     return f"{platform.machine()}, {device}, torch {torch.__version__.split('+')[0]}"
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that it takes."""
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
 
 
 def write(path: Path, found: Any) -> None:

@@ -59,6 +59,10 @@ def test_learning_curve_needs_several_sizes() -> None:
         "| --- | --- | --- |",
         "| System A | 40.0 / 20.0 | 65.0 ± 7.1 / 32.5 ± 3.5 |",
     ]
+    fewer = _row("a", 3, 0.9)
+    fewer["rows"]["test"] = 100
+    assert tables.learning_curve([*rows, fewer], {"a": "A"}) == tables.learning_curve(rows, {"a": "A"})
+    assert len(tables.main_table([*rows, fewer], {"a": "A"})) == len(tables.main_table(rows, {"a": "A"})) + 6
 
 
 def test_mixed_labels_go_to_their_data_sets() -> None:
@@ -188,3 +192,25 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["analysis"]["by_label"] == {"a": [2, 1, 1.0], "b": [2, 1, pytest.approx(0.6667)]}
     assert row["analysis"]["rare_macro_f1"] == 1.0  # the first of two equally rare labels, on the one row that has it
     assert row["analysis"]["errors"] == {"0": [["a"], ["a", "b"]]}
+
+
+def test_all_on_another_backbone_leaves_out_the_systems_that_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[str] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        commands.append(" ".join(command[3:]))
+        return type("Done", (), {"stdout": "{}\n"})
+
+    monkeypatch.setattr(main_table.subprocess, "run", run)
+    chosen = ["--all", "--datasets", "caves", "--systems", "lagamc", "tfidf_svc", "--seeds", "1", "2"]
+    monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--rows", "9"])
+    main_table.main()
+    assert commands == [
+        "--dataset caves --system lagamc --seed 1 --rows 9",
+        "--dataset caves --system tfidf_svc --seed 1 --rows 9",
+        "--dataset caves --system lagamc --seed 2 --rows 9",
+    ]
+    commands.clear()
+    monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--backbone", "some/model"])
+    main_table.main()
+    assert commands == [f"--dataset caves --system lagamc --seed {seed} --backbone some/model" for seed in (1, 2)]
