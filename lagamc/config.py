@@ -78,7 +78,8 @@ class ModelArguments:
         default=None, metadata={"help": "Where the temperature is led to over the run; default: it stays."}
     )
     semantic_share: float = field(
-        default=1.0, metadata={"help": "Share of a batch's rows on which the semantic term is taken in training."}
+        default=1.0,
+        metadata={"help": "Share of a batch's rows (one at least) on which the semantic term is taken in training."},
     )
     retrieval_weight: float = field(
         default=0.3,

@@ -24,8 +24,8 @@ class LossSettings:
         soft_tokens: `softmax`, `gumbel` or `gumbel_hard`.
         temperature: of the soft tokens.
         final_temperature: where it is led to over the run, geometrically; None leaves it as it is.
-        semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken; the cost of the sentence
-            encoder falls with it.
+        semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken, one row at least; the
+            cost of the sentence encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
         bank_sample: descriptions drawn at random that a training step compares with beside those of its rows' labels;
             None takes all.
