@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks import chat_peer, main_table
+from benchmarks import chat_peer, main_table, peers
 from benchmarks.datasets import Task
+from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.labels import LabelBank
 from tests.stand_ins import chat_stand_in, running
@@ -40,3 +42,12 @@ def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(chat_peer.MODEL_VARIABLE, raising=False)
     found = main_table.run_one("caves", "chat", 1, None, None)
     assert found == {"skipped": "chat: LAGAMC_CHAT_MODEL is not set"}
+
+
+@pytest.mark.parametrize("system", [peers.tfidf_svc, peers.tfidf_logistic])
+def test_a_label_that_no_training_row_has_is_given_to_none(system: Callable[[Task], Scored]) -> None:
+    rows = [Example(str(i), text, labels) for i, (text, labels) in enumerate(TEXTS.items())]
+    bank = LabelBank({**dict(BANK.items()), "jobs": "Jobs: the writer asks for work"})
+    scored = system(Task("caves", bank, {"train": rows, "dev": rows, "test": rows}, 16, 1, 1, 1))
+    assert (scored.scores["test"][:, 2] == 0).all()
+    assert scored.scores["test"][0, 0] > scored.scores["test"][1, 0] > 0
