@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,14 +174,27 @@ class LagamcTrainer(Seq2SeqTrainer):
         self._decoder = self._bank = None
         return Trainer.predict(self, *args, **kwargs)
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Every row, also where training drops the last rows of an epoch."""
+        with self._arguments(dataloader_drop_last=False):
+            return super().get_eval_dataloader(eval_dataset)
+
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Rows as they come: `predict` returns them in the order of the batches, and by length that is another one."""
-        strategy = self.args.train_sampling_strategy
-        self.args.train_sampling_strategy = "sequential"
-        try:
+        """Every row as they come: `predict` returns them in the order of the batches, and by length it is another."""
+        with self._arguments(dataloader_drop_last=False, train_sampling_strategy="sequential"):
             return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _arguments(self, **others: Any) -> Iterator[None]:
+        """Other training arguments for a while."""
+        kept = {name: getattr(self.args, name) for name in others}
+        try:
+            for name, value in others.items():
+                setattr(self.args, name, value)
+            yield
         finally:
-            self.args.train_sampling_strategy = strategy
+            for name, value in kept.items():
+                setattr(self.args, name, value)
 
     def prediction_step(
         self,

@@ -335,6 +335,23 @@ def test_predict_keeps_the_order_of_the_rows(
     assert trainer.args.train_sampling_strategy == "group_by_length"
 
 
+def test_no_row_is_dropped_in_evaluation(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    model = make_model(tiny_t5)
+    batch = len(EXAMPLES) - 1
+    trainer = _trainer(
+        model,
+        tmp_path,
+        build_compute_metrics(model),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        dataloader_drop_last=True,
+    )
+    assert len(trainer.predict(trainer.eval_dataset).label_ids) == len(EXAMPLES)
+    assert [len(loader) for loader in (trainer.get_eval_dataloader(), trainer.get_train_dataloader())] == [2, 1]
+
+
 # checkpoints
 
 
