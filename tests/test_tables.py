@@ -107,8 +107,10 @@ def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
         _looked_at("c", 0.5, {}),
         _row("a", 1, 0.9, train=5000),
     ]
+    rows += [{**row, "rows": {**row["rows"], "train": 3000}} for row in rows[:2]]  # more rows, fewer systems
     titles = {"lagamc": "LAGAMC", "b": "System B", "c": "System C"}
     parts = tables.parts_table(rows, titles)
+    assert parts[0] == "**caves**, 2,000 training rows"
     assert parts[2] == "| | rare labels, macro-F1 | 1: 600 true rows | up to 9 words | up to 17 words |"
     assert parts[4:] == [f"| {title} | 25.0 | 550 given, 70.0 | 80.0 | 50.0 |" for title in titles.values()]
     assert tables.thresholds_table(rows, titles)[4] == "| LAGAMC | 30.0 | 70.0 | 10.0 | 35.0 |"
