@@ -16,7 +16,7 @@ from lagamc.data import Example
 from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
-PARTS = ("systems", "curve", "thresholds", "mixed", "parts", "errors", "forms", "others")
+PARTS = ("short", "systems", "curve", "thresholds", "mixed", "parts", "errors", "forms", "others")
 PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
     f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
@@ -50,6 +50,16 @@ def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
     assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 2 | 60 | 1,200 |"
     assert body[1].startswith("| System B | 50.0 | 25.0 |")
     assert len(body) == 3
+
+
+def test_in_short_each_figure_has_its_best_peer() -> None:
+    micro = {"b": 0.5, "c": 0.4, "lagamc": 0.6}
+    rows = [_row(name, 1, value) for name, value in micro.items()]
+    rows[0]["test_for_macro_f1"] = {"macro_f1": 0.1, "micro_f1": 0.5}
+    rows += [_row("lagamc", 1, 0.9, "reuters"), _row("b", 1, 0.9, "goemotions"), _row("c", 1, 0.9, "goemotions")]
+    assert tables.short_table(rows, {"b": "B", "c": "C"})[2:] == [
+        "| caves | 2,000 | 60.0 | 50.0, B | 1.20 | 30.0 | 20.0, C | 1.50 |"
+    ]
 
 
 def test_learning_curve_needs_several_sizes() -> None:
@@ -125,7 +135,10 @@ def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
 def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "BENCHMARKS.md"
     page.write_text(PAGE)
+    readme = tmp_path / "README.md"
+    readme.write_text("# Readme\n\n<!-- short: rendered -->\n<!-- end -->\n\nmore\n")
     monkeypatch.setattr(tables, "PAGE", page)
+    monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
     other = {**_row("a", 1, 0.8), "backbone": "some/model"}
@@ -146,6 +159,9 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
         assert "before" not in text
         assert text.count("<!-- end -->") == PAGE.count("<!-- end -->")
         assert "\nwords\n" in text
+        assert readme.read_text() == "# Readme\n\n<!-- short: rendered -->\n\n" + "\n".join(
+            [*tables.short_table([], {}), "", "<!-- end -->\n\nmore\n"]
+        )
 
 
 def test_a_quick_run_keeps_nothing(
