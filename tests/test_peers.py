@@ -44,6 +44,7 @@ def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> No
     assert found == {"skipped": "chat: LAGAMC_CHAT_MODEL is not set"}
 
 
+@pytest.mark.filterwarnings("ignore:Label not .* is present")
 @pytest.mark.parametrize("system", [peers.tfidf_svc, peers.tfidf_logistic])
 def test_a_label_that_no_training_row_has_is_given_to_none(system: Callable[[Task], Scored]) -> None:
     rows = [Example(str(i), text, labels) for i, (text, labels) in enumerate(TEXTS.items())]
