@@ -88,13 +88,11 @@ def lagamc(task: Task, kind: str) -> tuple[Callable[[], object], Callable[[], ob
     batch = some_batches(trainer, 2)[-1]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     model: Any = trainer.model
-    encoded: list[Any] = []
+    with torch.no_grad():
+        encoded = model.eval().encode_bank()
 
     def score() -> None:
-        model.eval()
-        if not encoded:
-            encoded.append(model.encode_bank())
-        model.retrieve(model.backbone.read(**inputs), encoded[0])
+        model.eval().retrieve(model.backbone.read(**inputs), encoded)
 
     return lambda: step(trainer, batch), score
 
