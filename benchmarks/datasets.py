@@ -93,7 +93,7 @@ MIXED_ROWS, MIXED_TEST_ROWS = 500, 100  # of each data set in the mixed one (pap
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
 # rows seen in training at least, repeated ones counted, by LAGAMC and by peers, which need more of them and take less
 # time for each; epochs at most
-LEAST_SEEN, LEAST_SEEN_BY_PEERS, MOST_EPOCHS = 6000, 20000, 40
+LEAST_SEEN, LEAST_SEEN_BY_PEERS, MOST_EPOCHS = 6000, 40000, 40
 
 
 def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int | None = None) -> Task | None:

@@ -83,8 +83,13 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
         scores = {split: expit(np.asarray(trainer.predict(rows[split]).predictions)) for split in ("dev", "test")}
     weights = sum(p.numel() for p in model.parameters())
     rates = f"learning rate {RATE:g}, new weights {head_rate:g}"
-    setting = f"{task.backbone or 'MiniLM'}, {task.peer_epochs} epochs, batch 32, {rates}"
+    setting = f"{task.backbone or 'MiniLM'}, batch 32, {rates}{_precision(trainer)}"
     return Scored(scores, LIBRARY, setting, weights, weights)
+
+
+def _precision(trainer: Trainer) -> str:
+    """As `ACCELERATE_MIXED_PRECISION` asked for it."""
+    return "" if trainer.args.mixed_precision == "no" else f", {trainer.args.mixed_precision}"
 
 
 def _backbone(task: Task) -> str:
@@ -200,7 +205,7 @@ def dual_encoder(task: Task) -> Scored:
     pairs = [(e.text, task.bank[name]) for e in task.splits["train"] for name in e.labels]
     rows = Dataset.from_dict({"text": [text for text, _ in pairs], "description": [other for _, other in pairs]})
     with tempfile.TemporaryDirectory() as folder:
-        SentenceTransformerTrainer(
+        trainer = SentenceTransformerTrainer(
             model=encoder,
             args=SentenceTransformerTrainingArguments(
                 output_dir=folder,
@@ -215,14 +220,15 @@ def dual_encoder(task: Task) -> Scored:
             ),
             train_dataset=rows,
             loss=MultipleNegativesRankingLoss(encoder),
-        ).train()
+        )
+        trainer.train()
     descriptions = unit_embeddings(encoder, task.bank.descriptions)
     cosines = {s: unit_embeddings(encoder, task.texts[s]) @ descriptions.T for s in ("dev", "test")}
     weights = sum(p.numel() for p in encoder.parameters())
     return Scored(
         as_probabilities(task, cosines),
         f"sentence-transformers {sentence_transformers.__version__}",
-        f"MiniLM, multiple negatives ranking without duplicates, {task.peer_epochs} epochs, learning rate {RATE:g}",
+        f"MiniLM, multiple negatives ranking without duplicates, learning rate {RATE:g}{_precision(trainer)}",
         weights,
         weights,
     )

@@ -7,7 +7,8 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each. The last line of a row is its JSON object, of `--all` a list of them. Systems: see `SYSTEMS`.
+each. Peers that train in epochs take those of `benchmarks.datasets`, or `--peer_epochs`; the tables show the epochs that
+were best on the development rows. The last line of a row is its JSON object, of `--all` a list of them. Systems: see `SYSTEMS`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class System:
         seeded: whether another seed gives other figures.
         needs: an environment variable without which it is left out.
         any_backbone: whether `--backbone` may name another model.
+        in_epochs: whether `--peer_epochs` may ask for other epochs.
     """
 
     title: str
@@ -64,6 +66,7 @@ class System:
     seeded: bool = True
     needs: str = ""
     any_backbone: bool = False
+    in_epochs: bool = False
 
     def __call__(self, task: Task) -> Scored:
         found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
@@ -77,13 +80,25 @@ SYSTEMS: dict[str, System] = {
     "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
     "zero_shot_minilm": System("MiniLM, zero-shot", "benchmarks.peers", "zero_shot_minilm", seeded=False),
     "one_vs_all": System(
-        "MiniLM, multi-label head (BERT, Renee)", "benchmarks.encoder_peers", "one_vs_all", any_backbone=True
+        "MiniLM, multi-label head (BERT, Renee)",
+        "benchmarks.encoder_peers",
+        "one_vs_all",
+        any_backbone=True,
+        in_epochs=True,
     ),
     "joint_encoding": System(
-        "MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding", any_backbone=True
+        "MiniLM, joint encoding of descriptions",
+        "benchmarks.encoder_peers",
+        "joint_encoding",
+        any_backbone=True,
+        in_epochs=True,
     ),
-    "label_queries": System("MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries"),
-    "dual_encoder": System("MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder"),
+    "label_queries": System(
+        "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", in_epochs=True
+    ),
+    "dual_encoder": System(
+        "MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder", in_epochs=True
+    ),
     "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
     "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
@@ -94,6 +109,37 @@ SYSTEMS: dict[str, System] = {
     ),
     "chat": System("chat model, zero-shot", "benchmarks.chat_peer", "chat", seeded=False, needs="LAGAMC_CHAT_MODEL"),
 }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a row departs from the whole data set and the usual setting; each field is an option of the command.
+
+    Args:
+        rows: training rows at most.
+        test_rows: test rows at most.
+        backbone: see `Task`.
+        peer_epochs: see `Task`.
+    """
+
+    rows: int | None = None
+    test_rows: int | None = None
+    backbone: str | None = None
+    peer_epochs: int | None = None
+
+    def __str__(self) -> str:
+        """For the name of a file."""
+        backbone = re.sub(r"[^A-Za-z0-9.]+", "-", self.backbone or "").strip("-")
+        named = {"": backbone, "train": self.rows, "test": self.test_rows, "epochs": self.peer_epochs}
+        return "".join(f"-{name}{value}" for name, value in named.items() if value)
+
+    def unfit(self, system: str) -> str | None:
+        """The first option that a system does not take, and those that do."""
+        for name, taken in (("backbone", "any_backbone"), ("peer_epochs", "in_epochs")):
+            if getattr(self, name) is not None and not getattr(SYSTEMS[system], taken):
+                fitting = [one for one, its in SYSTEMS.items() if getattr(its, taken)]
+                return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
+        return None
 
 
 def lagamc(task: Task) -> Scored:
@@ -122,6 +168,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "dataset": task.name,
         "system": system,
         "backbone": task.backbone,
+        "epochs": task.epochs if system == "lagamc" else task.peer_epochs if SYSTEMS[system].in_epochs else None,
         "seed": task.seed,
         "rows": {split: len(found) for split, found in task.splits.items()},
         "library": scored.library,
@@ -146,28 +193,23 @@ def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
     return {name: round(figures[name], 4) for name in GOALS}
 
 
-def result_file(
-    dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None, backbone: str | None = None
-) -> Path:
+def result_file(dataset: str, system: str, seed: int, variant: Variant) -> Path:
     """Where a row is kept."""
-    part = "" if backbone is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", backbone).strip("-")
-    part += "".join(f"-{name}{count}" for name, count in (("train", rows), ("test", test_rows)) if count)
-    return ROWS / f"{dataset}-{system}-{seed}{part}.json"
+    return ROWS / f"{dataset}-{system}-{seed}{variant}.json"
 
 
-def run_one(
-    dataset: str, system: str, seed: int, rows: int | None, test_rows: int | None, backbone: str | None = None
-) -> dict[str, Any]:
+def run_one(dataset: str, system: str, seed: int, variant: Variant) -> dict[str, Any]:
     """A row, out of its file where it was measured before."""
-    path = result_file(dataset, system, seed, rows, test_rows, backbone)
+    path = result_file(dataset, system, seed, variant)
     if not path.is_file():
         needs = SYSTEMS[system].needs
         if needs and not os.environ.get(needs):
             return {"skipped": f"{system}: {needs} is not set"}
-        task = load_task(dataset, seed, rows, test_rows)
+        task = load_task(dataset, seed, variant.rows, variant.test_rows)
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}
-        write(path, measure(system, replace(task, backbone=backbone)))
+        task = replace(task, backbone=variant.backbone, peer_epochs=variant.peer_epochs or task.peer_epochs)
+        write(path, measure(system, task))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -180,6 +222,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="training rows at most")
     parser.add_argument("--test_rows", type=int, help="test rows at most")
     parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
+    parser.add_argument("--peer_epochs", type=int, help="of peers that train in epochs, in place of those by rows")
     parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
@@ -193,26 +236,22 @@ def main() -> None:
     if options.quick:
         options.all, options.datasets, options.seeds = True, ["caves"], [1]
         options.rows = options.test_rows = 300
+    variant = Variant(*(getattr(options, field.name) for field in fields(Variant)))
     if not options.all:
         if options.dataset is None or options.system is None:
             parser.error("expected --dataset and --system, --all, --quick or --render")
-        if options.backbone and not SYSTEMS[options.system].any_backbone:
-            fitting = [name for name, system in SYSTEMS.items() if system.any_backbone]
-            parser.error(f"--backbone: expected with one of {', '.join(fitting)}, found {options.system}")
-        row = run_one(options.dataset, options.system, options.seed, options.rows, options.test_rows, options.backbone)
-        print(json.dumps(row))
+        if problem := variant.unfit(options.system):
+            parser.error(problem)
+        print(json.dumps(run_one(options.dataset, options.system, options.seed, variant)))
         return
     found = []
     for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):
-        if seed != options.seeds[0] and not SYSTEMS[system].seeded:
-            continue
-        if options.backbone and not SYSTEMS[system].any_backbone:
+        if variant.unfit(system) or (seed != options.seeds[0] and not SYSTEMS[system].seeded):
             continue
         command = [sys.executable, "-m", "benchmarks.main_table", "--dataset", dataset, "--system", system]
         command += ["--seed", str(seed)]
-        for name in ("rows", "test_rows", "backbone"):
-            if getattr(options, name):
-                command += [f"--{name}", str(getattr(options, name))]
+        for name, value in asdict(variant).items():
+            command += [f"--{name}", str(value)] if value else []
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
         found.append(json.loads(output.strip().splitlines()[-1]))
         print(json.dumps(found[-1]), flush=True)

@@ -26,10 +26,10 @@ def render(titles: Mapping[str, str]) -> None:
     Args:
         titles: system -> its name in the main table, in the order of the rows.
     """
-    rows = [_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))]
+    rows = best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json")))
     titles = dict(titles)
     for row in rows:  # of another backbone: a system of its own
-        if backbone := row.get("backbone"):
+        if backbone := row["backbone"]:
             name = f"{row['system']} {backbone}"
             titles[name], row["system"] = f"{titles[row['system']]}, on {backbone}", name
     forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
@@ -84,6 +84,20 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Ro
     return found
 
 
+def best_epochs(rows: Iterable[Row]) -> list[Row]:
+    """Of systems that were trained for several numbers of epochs, the rows of the best by development micro-F1."""
+    rows = list(rows)
+    found: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def place(row: Row) -> tuple[Any, ...]:
+        return row["dataset"], row["system"], row["backbone"], row["rows"]["train"], row["rows"]["test"]
+
+    for row in rows:
+        found[place(row)][row["epochs"] or 0].append(row["dev_for_micro_f1"]["micro_f1"])
+    best = {where: max(by_epochs, key=lambda one: mean(by_epochs[one])) for where, by_epochs in found.items()}
+    return [row for row in rows if (row["epochs"] or 0) == best[place(row)]]
+
+
 def spread(values: list[float]) -> str:
     """Mean in percent, and the standard deviation where there are several."""
     shown = f"{100 * mean(values):.1f}"
@@ -112,15 +126,19 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     for (dataset, train, test), systems in grouped(rows).items():
         dev = next(iter(systems.values()))[0]["rows"]["dev"]
         lines += [f"**{dataset}**, {train:,} training, {dev:,} development, {test:,} test rows", ""]
-        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | seeds | CPU seconds | MiB |"]
-        lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | epochs | seeds | CPU seconds | MiB |"]
+        lines += ["| --- " * 9 + "|"]
         for system, title in titles.items():
             if found := systems.get(system):
                 cells = []
                 for goal in GOALS:
                     other = next(name for name in GOALS if name != goal)
                     cells += [spread([row[f"test_for_{goal}"][name] for row in found]) for name in (goal, other)]
-                cells += [str(len(found)), f"{mean(row.get('cpu_seconds', row['seconds']) for row in found):,.0f}"]
+                cells += [
+                    str(found[0]["epochs"] or ""),
+                    str(len(found)),
+                    f"{mean(row.get('cpu_seconds', row['seconds']) for row in found):,.0f}",
+                ]
                 cells += [f"{max(row['peak_mib'] for row in found):,}"]
                 lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")

@@ -40,7 +40,7 @@ def test_chat_answers_are_matched_and_asked_for_once(tmp_path: Path, monkeypatch
 
 def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(chat_peer.MODEL_VARIABLE, raising=False)
-    found = main_table.run_one("caves", "chat", 1, None, None)
+    found = main_table.run_one("caves", "chat", 1, main_table.Variant())
     assert found == {"skipped": "chat: LAGAMC_CHAT_MODEL is not set"}
 
 

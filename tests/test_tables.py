@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import datasets, main_table, outcomes, tables
 from benchmarks.datasets import Task
+from benchmarks.main_table import Variant
 from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.labels import LabelBank
@@ -22,11 +23,15 @@ PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + 
 )
 
 
-def _row(system: str, seed: int, micro: float, dataset: str = "caves", train: int = 2000) -> dict[str, Any]:
+def _row(
+    system: str, seed: int, micro: float, dataset: str = "caves", train: int = 2000, epochs: int | None = None
+) -> dict[str, Any]:
     figures = {"micro_f1": micro, "macro_f1": micro / 2}
     return {
         "dataset": dataset,
         "system": system,
+        "backbone": None,
+        "epochs": epochs,
         "seed": seed,
         "library": "a 1.0",
         "setting": "s",
@@ -35,20 +40,25 @@ def _row(system: str, seed: int, micro: float, dataset: str = "caves", train: in
         "peak_mib": 1200,
         "trainable_parameters": 10,
         "total_parameters": 20,
-        **{f"test_for_{goal}": figures for goal in ("micro_f1", "macro_f1")},
+        **{f"{split}_for_{goal}": figures for split in ("dev", "test") for goal in ("micro_f1", "macro_f1")},
     }
 
 
 def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
-    rows = [_row("b", 1, 0.5), _row("a", 2, 0.74), _row("a", 1, 0.70), _row("a", 1, 0.3, "reuters", 6769)]
+    rows = [
+        _row("b", 1, 0.5),
+        _row("a", 2, 0.74, epochs=6),
+        _row("a", 1, 0.70, epochs=6),
+        _row("a", 1, 0.3, "reuters", 6769),
+    ]
     lines = tables.main_table(rows, {"a": "System A", "b": "System B"})
     assert [line for line in lines if line.startswith("**")] == [
         "**caves**, 2,000 training, 500 development, 1,000 test rows",
         "**reuters**, 6,769 training, 500 development, 1,000 test rows",
     ]
     body = [line for line in lines if line.startswith("| System")]
-    assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 2 | 60 | 1,200 |"
-    assert body[1].startswith("| System B | 50.0 | 25.0 |")
+    assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 6 | 2 | 60 | 1,200 |"
+    assert body[1] == "| System B | 50.0 | 25.0 | 25.0 | 50.0 |  | 1 | 60 | 1,200 |"
     assert len(body) == 3
 
 
@@ -60,6 +70,15 @@ def test_in_short_each_figure_has_its_best_peer() -> None:
     assert tables.short_table(rows, {"b": "B", "c": "C"})[2:] == [
         "| caves | 2,000 | 60.0 | 50.0, B | 1.20 | 30.0 | 20.0, C | 1.50 |"
     ]
+
+
+def test_epochs_are_those_that_were_best_on_the_development_rows() -> None:
+    few, more, most = (_row("a", 1, micro, epochs=epochs) for micro, epochs in ((0.5, 5), (0.6, 10), (0.4, 20)))
+    other = _row("a", 1, 0.1, train=50, epochs=40)
+    most["test_for_micro_f1"] = {"micro_f1": 0.9, "macro_f1": 0.9}
+    second = _row("a", 2, 0.58, epochs=10)
+    elsewhere = {**few, "backbone": "some/model"}
+    assert tables.best_epochs([few, more, most, other, second, elsewhere]) == [more, other, second, elsewhere]
 
 
 def test_learning_curve_needs_several_sizes() -> None:
@@ -185,23 +204,25 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     examples = [Example("0", "x", ("a",)), Example("1", "y", ("b",)), Example("2", "z", ("a", "b"))]
     task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1, 1)
     scores = np.array([[0.3, 0.1], [0.1, 0.3], [0.3, 0.3]])
-    asked, backbones = [], []
+    asked, settings = [], []
 
     def system(task: Task) -> Scored:
         asked.append(task.seed)
-        backbones.append(task.backbone)
+        settings.append((task.backbone, task.peer_epochs))
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
     monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system"))
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
-    row = main_table.run_one("caves", "one", 1, None, None, "some/model")
-    assert (row["backbone"], backbones) == ("some/model", ["some/model"])
-    assert main_table.run_one("caves", "one", 1, None, None)["backbone"] is None
+    row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", peer_epochs=4))
+    assert (row["backbone"], settings) == ("some/model", [("some/model", 4)])
+    assert [path.name for path in tmp_path.iterdir()] == ["caves-one-1-some-model-epochs4.json"]
+    assert main_table.run_one("caves", "one", 1, Variant())["backbone"] is None
+    assert settings[1:] == [(None, 1)]
     asked.clear()
-    row = main_table.run_one("caves", "one", 2, None, None)
-    assert row == main_table.run_one("caves", "one", 2, None, None)
+    row = main_table.run_one("caves", "one", 2, Variant())
+    assert row == main_table.run_one("caves", "one", 2, Variant())
     assert asked == [1]
     assert row["rows"] == {"train": 3, "dev": 3, "test": 2}
     assert row["dev_for_micro_f1"] == {"micro_f1": 1.0, "macro_f1": 1.0}
@@ -212,7 +233,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["analysis"]["errors"] == {"0": [["a"], ["a", "b"]]}
 
 
-def test_all_on_another_backbone_leaves_out_the_systems_that_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
 
     def run(command: list[str], **_: Any) -> Any:
@@ -232,3 +253,8 @@ def test_all_on_another_backbone_leaves_out_the_systems_that_take_none(monkeypat
     monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--backbone", "some/model"])
     main_table.main()
     assert commands == [f"--dataset caves --system lagamc --seed {seed} --backbone some/model" for seed in (1, 2)]
+    commands.clear()
+    chosen[4:6] = ["lagamc", "label_queries"]
+    monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--peer_epochs", "7"])
+    main_table.main()
+    assert commands == [f"--dataset caves --system label_queries --seed {seed} --peer_epochs 7" for seed in (1, 2)]
