@@ -7,8 +7,9 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each. Peers that train in epochs take those of `benchmarks.datasets`, or `--peer_epochs`; the tables show the epochs that
-were best on the development rows. The last line of a row is its JSON object, of `--all` a list of them. Systems: see `SYSTEMS`.
+each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs
+that are best on the development rows gave. The last line of a row is its JSON object, of `--all` a list of them.
+Systems: see `SYSTEMS`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class System:
         seeded: whether another seed gives other figures.
         needs: an environment variable without which it is left out.
         any_backbone: whether `--backbone` may name another model.
-        in_epochs: whether `--peer_epochs` may ask for other epochs.
+        in_epochs: whether `--epochs` may ask for other epochs.
     """
 
     title: str
@@ -74,7 +75,9 @@ class System:
 
 
 SYSTEMS: dict[str, System] = {
-    "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", any_backbone=True),
+    "lagamc": System(
+        "**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", any_backbone=True, in_epochs=True
+    ),
     "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
     "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
     "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
@@ -119,23 +122,23 @@ class Variant:
         rows: training rows at most.
         test_rows: test rows at most.
         backbone: see `Task`.
-        peer_epochs: see `Task`.
+        epochs: over the training rows.
     """
 
     rows: int | None = None
     test_rows: int | None = None
     backbone: str | None = None
-    peer_epochs: int | None = None
+    epochs: int | None = None
 
     def __str__(self) -> str:
         """For the name of a file."""
         backbone = re.sub(r"[^A-Za-z0-9.]+", "-", self.backbone or "").strip("-")
-        named = {"": backbone, "train": self.rows, "test": self.test_rows, "epochs": self.peer_epochs}
+        named = {"": backbone, "train": self.rows, "test": self.test_rows, "epochs": self.epochs}
         return "".join(f"-{name}{value}" for name, value in named.items() if value)
 
     def unfit(self, system: str) -> str | None:
         """The first option that a system does not take, and those that do."""
-        for name, taken in (("backbone", "any_backbone"), ("peer_epochs", "in_epochs")):
+        for name, taken in (("backbone", "any_backbone"), ("epochs", "in_epochs")):
             if getattr(self, name) is not None and not getattr(SYSTEMS[system], taken):
                 fitting = [one for one, its in SYSTEMS.items() if getattr(its, taken)]
                 return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
@@ -208,7 +211,8 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant) -> dict[str,
         task = load_task(dataset, seed, variant.rows, variant.test_rows)
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}
-        task = replace(task, backbone=variant.backbone, peer_epochs=variant.peer_epochs or task.peer_epochs)
+        own, peers = variant.epochs or task.epochs, variant.epochs or task.peer_epochs
+        task = replace(task, backbone=variant.backbone, epochs=own, peer_epochs=peers)
         write(path, measure(system, task))
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -222,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="training rows at most")
     parser.add_argument("--test_rows", type=int, help="test rows at most")
     parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
-    parser.add_argument("--peer_epochs", type=int, help="of peers that train in epochs, in place of those by rows")
+    parser.add_argument("--epochs", type=int, help="in place of those by rows, for systems that train in epochs")
     parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))

@@ -146,14 +146,15 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
 
 
 def systems_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
-    """What each system is; parameters of the row with the most."""
+    """What each system is, all of its settings; parameters of the row with the most."""
     lines = ["| | library | setting | trained / all parameters |", "| --- | --- | --- | --- |"]
     for system, title in titles.items():
         if found := [row for row in rows if row["system"] == system]:
             row = max(found, key=lambda row: row["total_parameters"])
             trained = f"{row['trainable_parameters']:,} / {row['total_parameters']:,}"
             trained = trained if row["total_parameters"] else "not counted"
-            lines.append(f"| {title} | {row['library']} | {row['setting']} | {trained} |")
+            settings = "; ".join(dict.fromkeys(row["setting"] for row in found))
+            lines.append(f"| {title} | {row['library']} | {settings} | {trained} |")
     return lines
 
 

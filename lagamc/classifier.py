@@ -110,14 +110,12 @@ class LagamcClassifier:
         """
         access = HubAccess(token, local_files_only, cache_dir, trust_remote_code)
         source = find_artifact(name, revision, access)
-        try:
+        with source.named():
             model, config = load_artifact(source.folder, base_model, access)
             if dtype == "float16" and "t5" in model.generator.config.model_type:
                 raise LagamcError("dtype: a T5 model overflows in float16; take bfloat16 or float32")
             classifier = cls(model.to(getattr(torch, dtype)), config, device)
             classifier.edited_card = edited_card(source.folder, config)
-        except LagamcError as error:
-            raise (error if source.commit is None else LagamcError(f"{source}: {error}")) from error
         return classifier
 
     def save_pretrained(self, folder: str | Path, model_id: str | None = None) -> None:

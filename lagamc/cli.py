@@ -152,11 +152,13 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
             f"{source}: --tune writes into the model's folder, and this model is on the Hub; tune in Python instead "
             "(`classifier.tune`), and save it or push it to a repo of your own"
         )
-    read_config(source.folder)
-    bank = LabelBank.from_json(source.folder / LABELS_FILE)
+    with source.named():
+        read_config(source.folder)
+        bank = LabelBank.from_json(source.folder / LABELS_FILE)
     columns = Columns(options.text_column, options.labels_column)
     examples = read_examples(options.file, bank, columns, options.unlabelled)
-    classifier = LagamcClassifier.from_pretrained(source.folder, options.device)
+    with source.named():
+        classifier = LagamcClassifier.from_pretrained(source.folder, options.device)
     settings = {"batch_size": options.batch_size, "progress": "evaluating"}
     figures = {}
     if options.tune:

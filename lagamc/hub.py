@@ -89,6 +89,14 @@ class ModelFolder:
     def __str__(self) -> str:
         return self.name if self.commit is None else f"{self.name}@{self.commit[:8]}"
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors about its files say which repo they are of: the path alone is one of the cache."""
+        try:
+            yield
+        except LagamcError as error:
+            raise (error if self.commit is None else LagamcError(f"{self}: {error}")) from error
+
 
 def split_reference(reference: str | Path, revision: str | None = None) -> tuple[str, str | None]:
     """Name and revision of `FOLDER`, `NAME` or `NAME@REVISION`.

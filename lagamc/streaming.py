@@ -267,7 +267,8 @@ def predict_from_options(options: argparse.Namespace) -> None:
     names = ("decide_by", "scores", "goal", "threshold", "top_k", "decoding", "window_stride")
     decisions = {name: getattr(options, name) for name in names}
     source = find_artifact(options.model)
-    read_config(source.folder)
+    with source.named():
+        read_config(source.folder)
     identity = {
         "model": model_fingerprint(source.folder) if processes.is_main else None,
         "labels": None if bank is None else fingerprint([options.labels]),
@@ -276,7 +277,8 @@ def predict_from_options(options: argparse.Namespace) -> None:
     device = join(processes, options.device)
     arguments = (options.input, options.output, columns, options.on_error, options.resume, identity, processes)
     with PredictionJob(*arguments) as job:
-        classifier = LagamcClassifier.from_pretrained(source.folder, device, dtype=options.dtype)
+        with source.named():
+            classifier = LagamcClassifier.from_pretrained(source.folder, device, dtype=options.dtype)
         if bank is not None:
             classifier = classifier.with_labels(bank, remove=[name for name in classifier.bank if name not in bank])
         predictor = Predictor(classifier, options.batch_size, **decisions)

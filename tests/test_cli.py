@@ -1,3 +1,5 @@
+"""The command line: what it refuses, and what its commands print and write."""
+
 from __future__ import annotations
 
 import io

@@ -209,6 +209,28 @@ def test_missing_part_is_named(hub: Hub, trained_whole: Trained, part: str) -> N
     assert message.startswith(f"you/shop@{repo.branches['main'][:8]}: ")
 
 
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [("predict", "lagamc_config.json"), ("predict", WEIGHTS), ("evaluate", "labels.json"), ("evaluate", WEIGHTS)],
+)
+def test_commands_name_the_repo_of_a_missing_part(
+    hub: Hub, trained_whole: Trained, tmp_path: Path, command: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = tree_of(trained_whole.folder)
+    del files[part]
+    repo = hub.make("you/shop", files)
+    rows = tmp_path / "in.jsonl"
+    rows.write_text(json.dumps({"text": TEXTS[0], "labels": []}) + "\n", encoding="utf-8")
+    words = {
+        "predict": ["--model", "you/shop", "--input", str(rows), "--output", str(tmp_path / "out.jsonl")],
+        "evaluate": ["you/shop", str(rows)],
+    }
+    assert cli.main([command, *words[command], "--device", "cpu"]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: you/shop@{repo.branches['main'][:8]}: ")
+    assert part in line
+
+
 def test_newer_format(hub: Hub, trained_whole: Trained) -> None:
     hub.make("you/shop", tree_of(trained_whole.folder, format_version=99))
     assert "format_version is 99" in refusal()

@@ -160,6 +160,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
+    outcomes.write(tmp_path / "main_table" / "more.json", {**_row("a", 1, 0.4, train=50), "setting": "t"})
     other = {**_row("a", 1, 0.8), "backbone": "some/model"}
     outcomes.write(tmp_path / "main_table" / "other.json", other)
     figures = {f"{split}_{goal}": 0.25 for split in ("dev", "test", "test_generated") for goal in GOALS}
@@ -172,7 +173,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
         text = page.read_text()
         assert text.count("| System A | 50.0 |") == 1
         assert text.count("| System A, on some/model | 80.0 |") == 1
-        assert text.count("| System A | a 1.0 | s | 10 / 20 |") == 1
+        assert text.count("| System A | a 1.0 | t; s | 10 / 20 |") == 1
         assert text.count("| whole | 25.0 ± 0.0 / 25.0 ± 0.0 |") == 1
         assert text.count("`python -m it` (m)\n\n```yaml\nratio: 1.5\n```") == 1
         assert "before" not in text
@@ -208,18 +209,18 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
 
     def system(task: Task) -> Scored:
         asked.append(task.seed)
-        settings.append((task.backbone, task.peer_epochs))
+        settings.append((task.backbone, task.epochs, task.peer_epochs))
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
     monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system"))
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
-    row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", peer_epochs=4))
-    assert (row["backbone"], settings) == ("some/model", [("some/model", 4)])
+    row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", epochs=4))
+    assert (row["backbone"], settings) == ("some/model", [("some/model", 4, 4)])
     assert [path.name for path in tmp_path.iterdir()] == ["caves-one-1-some-model-epochs4.json"]
     assert main_table.run_one("caves", "one", 1, Variant())["backbone"] is None
-    assert settings[1:] == [(None, 1)]
+    assert settings[1:] == [(None, 1, 1)]
     asked.clear()
     row = main_table.run_one("caves", "one", 2, Variant())
     assert row == main_table.run_one("caves", "one", 2, Variant())
@@ -254,7 +255,7 @@ def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatc
     main_table.main()
     assert commands == [f"--dataset caves --system lagamc --seed {seed} --backbone some/model" for seed in (1, 2)]
     commands.clear()
-    chosen[4:6] = ["lagamc", "label_queries"]
-    monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--peer_epochs", "7"])
+    chosen[4:6] = ["tfidf_svc", "label_queries"]
+    monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--epochs", "7"])
     main_table.main()
-    assert commands == [f"--dataset caves --system label_queries --seed {seed} --peer_epochs 7" for seed in (1, 2)]
+    assert commands == [f"--dataset caves --system label_queries --seed {seed} --epochs 7" for seed in (1, 2)]
