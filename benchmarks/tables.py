@@ -26,12 +26,14 @@ def render(titles: Mapping[str, str]) -> None:
     Args:
         titles: system -> its name in the main table, in the order of the rows.
     """
-    rows = best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json")))
+    rows: list[Row] = []
     titles = dict(titles)
-    for row in rows:  # of another backbone: a system of its own
-        if backbone := row["backbone"]:
-            name = f"{row['system']} {backbone}"
-            titles[name], row["system"] = f"{titles[row['system']]}, on {backbone}", name
+    for row in best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
+        name = row["system"]
+        if backbone := row["backbone"]:  # a system of its own
+            name = f"{name} {backbone}"
+            titles[name] = f"{titles[row['system']]}, on {backbone}"
+        rows.append({**row, "system": name})
     forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
     others = [_read(path) for path in sorted(RESULTS.glob("*.json"))]
     short = {"short": short_table(rows, titles)}
