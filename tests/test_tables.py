@@ -214,13 +214,15 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
-    monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system"))
+    monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system", in_epochs=True))
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
     row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", epochs=4))
     assert (row["backbone"], settings) == ("some/model", [("some/model", 4, 4)])
     assert [path.name for path in tmp_path.iterdir()] == ["caves-one-1-some-model-epochs4.json"]
     assert main_table.run_one("caves", "one", 1, Variant())["backbone"] is None
     assert settings[1:] == [(None, 1, 1)]
+    assert main_table.run_one("caves", "one", 1, Variant(epochs=1))["epochs"] == 1
+    assert len(settings) == len(list(tmp_path.iterdir())) == 2  # those are the usual epochs: no row of its own
     asked.clear()
     row = main_table.run_one("caves", "one", 2, Variant())
     assert row == main_table.run_one("caves", "one", 2, Variant())
