@@ -89,15 +89,15 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Ro
 def best_epochs(rows: Iterable[Row]) -> list[Row]:
     """Of systems that were trained for several numbers of epochs, the rows of the best by development micro-F1."""
     rows = list(rows)
-    found: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Any, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def place(row: Row) -> tuple[Any, ...]:
         return row["dataset"], row["system"], row["backbone"], row["rows"]["train"], row["rows"]["test"]
 
     for row in rows:
-        found[place(row)][row["epochs"] or 0].append(row["dev_for_micro_f1"]["micro_f1"])
+        found[place(row)][row["epochs"]].append(row["dev_for_micro_f1"]["micro_f1"])
     best = {where: max(by_epochs, key=lambda one: mean(by_epochs[one])) for where, by_epochs in found.items()}
-    return [row for row in rows if (row["epochs"] or 0) == best[place(row)]]
+    return [row for row in rows if row["epochs"] == best[place(row)]]
 
 
 def spread(values: list[float]) -> str:
