@@ -34,6 +34,7 @@ from benchmarks.datasets import Task
 from benchmarks.peers import Scored, as_probabilities
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import build_embedded, embedded_folder, load_tokenizer
+from lagamc.training_args import suited_attention
 
 RATE, HEAD_RATE = 2e-4, 5e-3  # best of those tried for the multi-label head on CAVES
 LIBRARY = f"transformers {transformers.__version__}"
@@ -78,7 +79,8 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], new: tuple[s
             data_collator=DataCollatorWithPadding(tokenizer),
             optimizers=(torch.optim.AdamW(groups, weight_decay=0.01), None),
         )
-        trainer.train()
+        with suited_attention(trainer.args):
+            trainer.train()
         trainer.args.train_sampling_strategy = "sequential"  # `predict` would sort the rows by length as well
         scores = {split: expit(np.asarray(trainer.predict(rows[split]).predictions)) for split in ("dev", "test")}
     weights = sum(p.numel() for p in model.parameters())
@@ -221,7 +223,8 @@ def dual_encoder(task: Task) -> Scored:
             train_dataset=rows,
             loss=MultipleNegativesRankingLoss(encoder),
         )
-        trainer.train()
+        with suited_attention(trainer.args):
+            trainer.train()
     descriptions = unit_embeddings(encoder, task.bank.descriptions)
     cosines = {s: unit_embeddings(encoder, task.texts[s]) @ descriptions.T for s in ("dev", "test")}
     weights = sum(p.numel() for p in encoder.parameters())

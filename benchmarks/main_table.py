@@ -158,7 +158,8 @@ def lagamc(task: Task) -> Scored:
         run, figures = read_run(folder), read_config(folder).figures
     scores = {split: rows.scores for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
-    return Scored(scores, f"lagamc {__version__}", f"configs/{config}.yaml", trainable, total)
+    precision = "" if figures["mixed_precision"] == "no" else f", {figures['mixed_precision']}"
+    return Scored(scores, f"lagamc {__version__}", f"configs/{config}.yaml{precision}", trainable, total)
 
 
 def measure(system: str, task: Task) -> dict[str, Any]:

@@ -9,6 +9,7 @@ the batches and repeats of whole steps (forward, backward, clipping, optimizer).
 * `full_over_label_vocabulary`: the shipped loss over all tokens against over those of the descriptions.
 * `samples_per_second_over_stock`: a run of this trainer, the shipped loss included, against one of an unmodified
   `Seq2SeqTrainer` with the same model on the same rows.
+* `samples_per_second_bf16_over_float32`: such a run as `accelerate_config.yaml` has it against one in float32.
 * `peak_mib`: of a process (on a GPU: of its memory) that takes some steps with each.
 
 The last line is one JSON object.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -39,6 +41,7 @@ from lagamc.data import LagamcCollator, encode_examples
 from lagamc.prompts import prompt_from
 from lagamc.trainer import LagamcTrainer
 from lagamc.training import build_model, load_data
+from lagamc.training_args import PRECISION_VARIABLE
 
 VARIANTS: dict[str, list[str]] = {
     "ce": ["--semantic_form", "none", "--retrieval_weight", "0"],
@@ -148,6 +151,20 @@ def speed_over_stock(data: Path, rows: int, repeats: int) -> list[float]:
     return ratios
 
 
+def speed_of_bf16(data: Path, rows: int, repeats: int) -> list[float]:
+    """The same ratios for bf16 and float32; 1 where `settle_mixed_precision` finds no bf16 to gain from."""
+    ratios = []
+    for _ in range(repeats):
+        speeds = []
+        for precision in ("bf16", "no"):
+            os.environ[PRECISION_VARIABLE] = precision
+            run = build_trainer("hybrid", data, rows, "--num_train_epochs", "1")
+            speeds.append(run.train().metrics["train_samples_per_second"])
+        print(f"samples per second: {speeds[0]:.2f} in bf16, {speeds[1]:.2f} in float32", flush=True)
+        ratios.append(speeds[0] / speeds[1])
+    return ratios
+
+
 def main() -> None:
     """Prints a row per batch, then the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,6 +205,7 @@ def main() -> None:
     }
     del trainers
     figures["samples_per_second_over_stock"] = round(median(speed_over_stock(data, rows, repeats)), 3)
+    figures["samples_per_second_bf16_over_float32"] = round(median(speed_of_bf16(data, rows, repeats)), 3)
     figures["peak_mib"] = peaks
     finish(figures, options.quick)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from lagamc.modeling import LagamcModel, LagamcOutput
 from lagamc.progress import replace_progress_bar
 from lagamc.prompts import strip_response
 from lagamc.publishing import COPY_PREFIX, create_repo, publish
-from lagamc.training_args import LagamcTrainingArguments
+from lagamc.training_args import LagamcTrainingArguments, suited_attention
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
 COLLAPSE_LIMIT = 0.9
@@ -111,6 +111,12 @@ class LagamcTrainer(Seq2SeqTrainer):
         components["decision_loss"].append(float(outputs.decision_loss))
         return (loss, outputs) if return_outputs else loss
 
+    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+        """With the attention that suits the precision."""
+        contexts = super().compute_loss_context_manager()
+        contexts.enter_context(suited_attention(self.args))
+        return contexts
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds lambda, the components (means over all processes since the last line), in evaluation the collapse."""
         mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
@@ -184,7 +190,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         with self._arguments(dataloader_drop_last=False, train_sampling_strategy="sequential"):
             return super().get_test_dataloader(test_dataset)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _arguments(self, **others: Any) -> Iterator[None]:
         """Other training arguments for a while."""
         kept = {name: getattr(self.args, name) for name in others}

@@ -263,7 +263,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
-    config.figures |= data_origin(data_arguments)
+    config.figures |= data_origin(data_arguments) | {"mixed_precision": precision}
     config.figures["command"] = command_line(sys.argv)
 
     callbacks = []

@@ -8,25 +8,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from lagamc.training_args import PRECISION_VARIABLE, LagamcTrainingArguments, settle_mixed_precision, use_all_cores
+from lagamc.training_args import (
+    PRECISION_VARIABLE,
+    LagamcTrainingArguments,
+    settle_mixed_precision,
+    suited_attention,
+    use_all_cores,
+)
+
+
+def set_instructions(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == only, raising=False)
 
 
 @pytest.mark.parametrize(
-    ("gpu", "matrix_units", "asked", "expected"),
+    ("gpu", "cpu_has", "asked", "expected"),
     [
-        (False, False, "bf16", "no"),
-        (False, True, "bf16", "bf16"),
-        (True, False, "bf16", "bf16"),
-        (False, False, "fp16", "fp16"),
-        (False, False, "no", "no"),
+        (False, "", "bf16", "no"),
+        (False, "_is_amx_tile_supported", "bf16", "bf16"),
+        (False, "_is_avx512_bf16_supported", "bf16", "bf16"),
+        (True, "", "bf16", "bf16"),
+        (False, "", "fp16", "fp16"),
+        (False, "", "no", "no"),
     ],
 )
 def test_bf16_only_where_it_pays(
-    gpu: bool, matrix_units: bool, asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    gpu: bool, cpu_has: str, asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PRECISION_VARIABLE, asked)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units, raising=False)
+    set_instructions(monkeypatch, cpu_has)
     assert settle_mixed_precision() == expected
     assert os.environ[PRECISION_VARIABLE] == expected
 
@@ -34,8 +46,20 @@ def test_bf16_only_where_it_pays(
 def test_arguments_take_the_settled_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PRECISION_VARIABLE, "bf16")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    set_instructions(monkeypatch, "")
     assert LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True).mixed_precision == "no"
+
+
+@pytest.mark.parametrize(("cpu_has", "fused"), [("_is_avx512_bf16_supported", False), ("", True)])
+def test_attention_is_not_fused_in_bf16_on_a_cpu(
+    cpu_has: str, fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRECISION_VARIABLE, "bf16")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    set_instructions(monkeypatch, cpu_has)
+    with suited_attention(LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True)):
+        assert torch.backends.cuda.flash_sdp_enabled() is fused
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_selection_metric_decides_the_direction(tmp_path: Path) -> None:
