@@ -7,8 +7,9 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs
-that are best on the development rows gave. The last line of a row is its JSON object, of `--all` a list of them.
+each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; those that cut a text take the
+tokens of the config, or `--tokens`; the tables show what the epochs and tokens that are best on the development rows
+gave. The last line of a row is its JSON object, of `--all` a list of them.
 Systems: see `SYSTEMS`.
 """
 
@@ -59,6 +60,7 @@ class System:
         needs: an environment variable without which it is left out.
         any_backbone: whether `--backbone` may name another model.
         in_epochs: whether `--epochs` may ask for other epochs.
+        in_tokens: whether `--tokens` may ask for longer or shorter texts.
     """
 
     title: str
@@ -68,6 +70,7 @@ class System:
     needs: str = ""
     any_backbone: bool = False
     in_epochs: bool = False
+    in_tokens: bool = False
 
     def __call__(self, task: Task) -> Scored:
         found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
@@ -76,7 +79,12 @@ class System:
 
 SYSTEMS: dict[str, System] = {
     "lagamc": System(
-        "**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", any_backbone=True, in_epochs=True
+        "**LAGAMC**, embedded generator",
+        "benchmarks.main_table",
+        "lagamc",
+        any_backbone=True,
+        in_epochs=True,
+        in_tokens=True,
     ),
     "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
     "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
@@ -88,6 +96,7 @@ SYSTEMS: dict[str, System] = {
         "one_vs_all",
         any_backbone=True,
         in_epochs=True,
+        in_tokens=True,
     ),
     "joint_encoding": System(
         "MiniLM, joint encoding of descriptions",
@@ -95,14 +104,19 @@ SYSTEMS: dict[str, System] = {
         "joint_encoding",
         any_backbone=True,
         in_epochs=True,
+        in_tokens=True,
     ),
     "label_queries": System(
-        "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", in_epochs=True
+        "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", in_epochs=True, in_tokens=True
     ),
     "dual_encoder": System(
-        "MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder", in_epochs=True
+        "MiniLM, dual encoder (SiameseXML, DEXA)",
+        "benchmarks.encoder_peers",
+        "dual_encoder",
+        in_epochs=True,
+        in_tokens=True,
     ),
-    "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit"),
+    "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit", in_tokens=True),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
     "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
     "pecos": System("PECOS, XR-Linear", "benchmarks.own_environments", "pecos", seeded=False),
@@ -123,22 +137,30 @@ class Variant:
         test_rows: test rows at most.
         backbone: see `Task`.
         epochs: over the training rows.
+        tokens: of a text at most.
     """
 
     rows: int | None = None
     test_rows: int | None = None
     backbone: str | None = None
     epochs: int | None = None
+    tokens: int | None = None
 
     def __str__(self) -> str:
         """For the name of a file."""
         backbone = re.sub(r"[^A-Za-z0-9.]+", "-", self.backbone or "").strip("-")
-        named = {"": backbone, "train": self.rows, "test": self.test_rows, "epochs": self.epochs}
+        named = {
+            "": backbone,
+            "train": self.rows,
+            "test": self.test_rows,
+            "epochs": self.epochs,
+            "tokens": self.tokens,
+        }
         return "".join(f"-{name}{value}" for name, value in named.items() if value)
 
     def unfit(self, system: str) -> str | None:
         """The first option that a system does not take, and those that do."""
-        for name, taken in (("backbone", "any_backbone"), ("epochs", "in_epochs")):
+        for name, taken in (("backbone", "any_backbone"), ("epochs", "in_epochs"), ("tokens", "in_tokens")):
             if getattr(self, name) is not None and not getattr(SYSTEMS[system], taken):
                 fitting = [one for one, its in SYSTEMS.items() if getattr(its, taken)]
                 return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
@@ -152,6 +174,7 @@ def lagamc(task: Task) -> Scored:
         data.mkdir()
         write_data(data, dict(task.bank.items()), task.splits)
         settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
+        settings += ["--max_input_length", str(task.max_length)]
         settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]
         config = task.config or task.name
         run_training(config, folder, *settings, *task.settings)
@@ -173,6 +196,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "system": system,
         "backbone": task.backbone,
         "epochs": _epochs(system, task),
+        "tokens": _tokens(system, task),
         "seed": task.seed,
         "rows": {split: len(found) for split, found in task.splits.items()},
         "library": scored.library,
@@ -199,6 +223,11 @@ def _epochs(system: str, task: Task) -> int | None:
     return task.epochs if system == "lagamc" else task.peer_epochs
 
 
+def _tokens(system: str, task: Task) -> int | None:
+    """Of a text at most; None of a system that cuts none."""
+    return task.max_length if SYSTEMS[system].in_tokens else None
+
+
 def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
     figures = multi_label_metrics(given, true)
     return {name: round(figures[name], 4) for name in GOALS}
@@ -219,10 +248,12 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant) -> dict[str,
         task = load_task(dataset, seed, variant.rows, variant.test_rows)
         if task is None:
             return {"skipped": f"no data set {dataset} is there"}
-        if variant.epochs is not None and variant.epochs == _epochs(system, task):  # no row beside the usual one
-            return run_one(dataset, system, seed, replace(variant, epochs=None))
+        for name, usual in (("epochs", _epochs(system, task)), ("tokens", _tokens(system, task))):
+            if getattr(variant, name) is not None and getattr(variant, name) == usual:  # no row beside the usual one
+                return run_one(dataset, system, seed, replace(variant, **{name: None}))
         own, peers = variant.epochs or task.epochs, variant.epochs or task.peer_epochs
-        task = replace(task, backbone=variant.backbone, epochs=own, peer_epochs=peers)
+        length = variant.tokens or task.max_length
+        task = replace(task, backbone=variant.backbone, epochs=own, peer_epochs=peers, max_length=length)
         write(path, measure(system, task))
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -237,6 +268,7 @@ def main() -> None:
     parser.add_argument("--test_rows", type=int, help="test rows at most")
     parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
     parser.add_argument("--epochs", type=int, help="in place of those by rows, for systems that train in epochs")
+    parser.add_argument("--tokens", type=int, help="in place of the config's, for systems that cut a text")
     parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))

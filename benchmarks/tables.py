@@ -28,7 +28,7 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
+    for row in best_settings(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
         name = row["system"]
         if backbone := row["backbone"]:  # a system of its own
             name = f"{name} {backbone}"
@@ -86,18 +86,21 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Ro
     return found
 
 
-def best_epochs(rows: Iterable[Row]) -> list[Row]:
-    """Of systems that were trained for several numbers of epochs, the rows of the best by development micro-F1."""
+def best_settings(rows: Iterable[Row]) -> list[Row]:
+    """Of systems measured with several numbers of epochs or tokens, the rows of the best by development micro-F1."""
     rows = list(rows)
-    found: dict[Any, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def place(row: Row) -> tuple[Any, ...]:
         return row["dataset"], row["system"], row["backbone"], row["rows"]["train"], row["rows"]["test"]
 
+    def setting(row: Row) -> tuple[Any, ...]:
+        return row["epochs"], row["tokens"]
+
     for row in rows:
-        found[place(row)][row["epochs"]].append(row["dev_for_micro_f1"]["micro_f1"])
-    best = {where: max(by_epochs, key=lambda one: mean(by_epochs[one])) for where, by_epochs in found.items()}
-    return [row for row in rows if row["epochs"] == best[place(row)]]
+        found[place(row)][setting(row)].append(row["dev_for_micro_f1"]["micro_f1"])
+    best = {where: max(tried, key=lambda one: mean(tried[one])) for where, tried in found.items()}
+    return [row for row in rows if setting(row) == best[place(row)]]
 
 
 def spread(values: list[float]) -> str:
@@ -128,8 +131,8 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     for (dataset, train, test), systems in grouped(rows).items():
         dev = next(iter(systems.values()))[0]["rows"]["dev"]
         lines += [f"**{dataset}**, {train:,} training, {dev:,} development, {test:,} test rows", ""]
-        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | epochs | seeds | CPU seconds | MiB |"]
-        lines += ["| --- " * 9 + "|"]
+        lines += ["| | micro-F1 | (macro-F1) | macro-F1 | (micro-F1) | epochs | tokens | seeds | CPU seconds | MiB |"]
+        lines += ["| --- " * 10 + "|"]
         for system, title in titles.items():
             if found := systems.get(system):
                 cells = []
@@ -137,7 +140,7 @@ def main_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
                     other = next(name for name in GOALS if name != goal)
                     cells += [spread([row[f"test_for_{goal}"][name] for row in found]) for name in (goal, other)]
                 cells += [
-                    str(found[0]["epochs"] or ""),
+                    *(str(found[0][name] or "") for name in ("epochs", "tokens")),
                     str(len(found)),
                     f"{mean(row.get('cpu_seconds', row['seconds']) for row in found):,.0f}",
                 ]

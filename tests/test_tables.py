@@ -24,7 +24,13 @@ PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + 
 
 
 def _row(
-    system: str, seed: int, micro: float, dataset: str = "caves", train: int = 2000, epochs: int | None = None
+    system: str,
+    seed: int,
+    micro: float,
+    dataset: str = "caves",
+    train: int = 2000,
+    epochs: int | None = None,
+    tokens: int | None = None,
 ) -> dict[str, Any]:
     figures = {"micro_f1": micro, "macro_f1": micro / 2}
     return {
@@ -32,6 +38,7 @@ def _row(
         "system": system,
         "backbone": None,
         "epochs": epochs,
+        "tokens": tokens,
         "seed": seed,
         "library": "a 1.0",
         "setting": "s",
@@ -47,8 +54,8 @@ def _row(
 def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
     rows = [
         _row("b", 1, 0.5),
-        _row("a", 2, 0.74, epochs=6),
-        _row("a", 1, 0.70, epochs=6),
+        _row("a", 2, 0.74, epochs=6, tokens=64),
+        _row("a", 1, 0.70, epochs=6, tokens=64),
         _row("a", 1, 0.3, "reuters", 6769),
     ]
     lines = tables.main_table(rows, {"a": "System A", "b": "System B"})
@@ -57,8 +64,8 @@ def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
         "**reuters**, 6,769 training, 500 development, 1,000 test rows",
     ]
     body = [line for line in lines if line.startswith("| System")]
-    assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 6 | 2 | 60 | 1,200 |"
-    assert body[1] == "| System B | 50.0 | 25.0 | 25.0 | 50.0 |  | 1 | 60 | 1,200 |"
+    assert body[0] == "| System A | 72.0 ± 2.8 | 36.0 ± 1.4 | 36.0 ± 1.4 | 72.0 ± 2.8 | 6 | 64 | 2 | 60 | 1,200 |"
+    assert body[1] == "| System B | 50.0 | 25.0 | 25.0 | 50.0 |  |  | 1 | 60 | 1,200 |"
     assert len(body) == 3
 
 
@@ -72,13 +79,15 @@ def test_in_short_each_figure_has_its_best_peer() -> None:
     ]
 
 
-def test_epochs_are_those_that_were_best_on_the_development_rows() -> None:
+def test_epochs_and_tokens_are_those_that_were_best_on_the_development_rows() -> None:
     few, more, most = (_row("a", 1, micro, epochs=epochs) for micro, epochs in ((0.5, 5), (0.6, 10), (0.4, 20)))
     other = _row("a", 1, 0.1, train=50, epochs=40)
     most["test_for_micro_f1"] = {"micro_f1": 0.9, "macro_f1": 0.9}
     second = _row("a", 2, 0.58, epochs=10)
     elsewhere = {**few, "backbone": "some/model"}
-    assert tables.best_epochs([few, more, most, other, second, elsewhere]) == [more, other, second, elsewhere]
+    longer, shorter = (_row("b", 1, micro, epochs=5, tokens=tokens) for micro, tokens in ((0.7, 96), (0.6, 64)))
+    rows = [few, more, most, other, second, elsewhere, longer, shorter]
+    assert tables.best_settings(rows) == [more, other, second, elsewhere, longer]
 
 
 def test_learning_curve_needs_several_sizes() -> None:
@@ -209,20 +218,23 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
 
     def system(task: Task) -> Scored:
         asked.append(task.seed)
-        settings.append((task.backbone, task.epochs, task.peer_epochs))
+        settings.append((task.backbone, task.epochs, task.peer_epochs, task.max_length))
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
-    monkeypatch.setitem(main_table.SYSTEMS, "one", main_table.System("One", "of no module", "system", in_epochs=True))
+    one = main_table.System("One", "of no module", "system", in_epochs=True, in_tokens=True)
+    monkeypatch.setitem(main_table.SYSTEMS, "one", one)
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
-    row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", epochs=4))
-    assert (row["backbone"], settings) == ("some/model", [("some/model", 4, 4)])
-    assert [path.name for path in tmp_path.iterdir()] == ["caves-one-1-some-model-epochs4.json"]
+    row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", epochs=4, tokens=8))
+    assert (row["backbone"], row["epochs"], row["tokens"]) == ("some/model", 4, 8)
+    assert settings == [("some/model", 4, 4, 8)]
+    assert [path.name for path in tmp_path.iterdir()] == ["caves-one-1-some-model-epochs4-tokens8.json"]
     assert main_table.run_one("caves", "one", 1, Variant())["backbone"] is None
-    assert settings[1:] == [(None, 1, 1)]
-    assert main_table.run_one("caves", "one", 1, Variant(epochs=1))["epochs"] == 1
-    assert len(settings) == len(list(tmp_path.iterdir())) == 2  # those are the usual epochs: no row of its own
+    assert settings[1:] == [(None, 1, 1, 16)]
+    row = main_table.run_one("caves", "one", 1, Variant(epochs=1, tokens=16))
+    assert (row["epochs"], row["tokens"]) == (1, 16)
+    assert len(settings) == len(list(tmp_path.iterdir())) == 2  # that is the usual setting: no row of its own
     asked.clear()
     row = main_table.run_one("caves", "one", 2, Variant())
     assert row == main_table.run_one("caves", "one", 2, Variant())
