@@ -14,6 +14,7 @@ from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
 from lagamc.training import data_files, load_data, measure_bridge, train
+from lagamc.training_args import PRECISION_VARIABLE
 from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly, write_data
 from tests.conftest import DESCRIPTIONS
 
@@ -71,6 +72,23 @@ def test_same_seed_same_model_another_seed_another(
     assert figures[0] == figures[1]
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
     assert any(not torch.equal(weight, weights[2][name]) for name, weight in weights[0].items())
+
+
+def test_weights_stay_in_float32_where_bf16_computes(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    weights = {}
+    for precision in ("no", "bf16"):
+        monkeypatch.setenv(PRECISION_VARIABLE, precision)
+        settings = ["--lora", "false", *NO_CHECKPOINTS, "--max_steps", "2"]
+        output = tmp_path / precision
+        train_quickly(tiny_bart, tiny_encoder, session_data, output, *settings)
+        config = json.loads((output / "lagamc_config.json").read_text(encoding="utf-8"))
+        assert config["figures"]["mixed_precision"] == precision
+        weights[precision] = load_file(output / "generator" / "model.safetensors")
+    assert {weight.dtype for weight in weights["bf16"].values()} == {torch.float32}
+    assert any(not torch.equal(weight, weights["bf16"][name]) for name, weight in weights["no"].items())
 
 
 def test_frozen_sentence_encoder_stays_as_it_was(
