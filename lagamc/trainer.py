@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         components["decision_loss"].append(float(outputs.decision_loss))
         return (loss, outputs) if return_outputs else loss
 
-    def compute_loss_context_manager(self) -> contextlib.ExitStack:
+    def compute_loss_context_manager(self) -> ExitStack:
         """With the attention that suits the precision."""
         contexts = super().compute_loss_context_manager()
         contexts.enter_context(suited_attention(self.args))
@@ -190,7 +190,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         with self._arguments(dataloader_drop_last=False, train_sampling_strategy="sequential"):
             return super().get_test_dataloader(test_dataset)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _arguments(self, **others: Any) -> Iterator[None]:
         """Other training arguments for a while."""
         kept = {name: getattr(self.args, name) for name in others}
