@@ -96,6 +96,19 @@ WITHOUT_TRAINING = 800  # development rows that train where a data set has no ot
 LEAST_SEEN, LEAST_SEEN_BY_PEERS, MOST_EPOCHS = 6000, 40000, 40
 
 
+def usual_tokens(name: str) -> int:
+    """Of a text at most, by the config of a data set; all of the mixed one get those of the longest."""
+    if name == "mixed":
+        return max(usual_tokens(other) for other in SIZES if other != "mixed")
+    return _config(name)["max_input_length"]
+
+
+def _config(name: str) -> dict[str, int]:
+    """The settings of a data set, of which those read here are whole numbers."""
+    found: dict[str, int] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
 def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int | None = None) -> Task | None:
     """A data set of the main table; None where it is absent.
 
@@ -112,7 +125,6 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     data = find_dataset(name)
     if data is None:
         return None
-    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
     bank = LabelBank.from_file(data / "labels.json")
     splits = {
         split: read_examples(data / f"{split}.jsonl", bank, unlabelled="drop", limit=SIZES[name].get(split))
@@ -122,7 +134,7 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]
-    return Task(name, bank, splits, config["max_input_length"], *_epochs(config, len(splits["train"])), seed)
+    return Task(name, bank, splits, usual_tokens(name), *_epochs(_config(name), len(splits["train"])), seed)
 
 
 def _epochs(config: Mapping[str, int], rows: int) -> tuple[int, int]:
@@ -149,7 +161,6 @@ def _mixed(seed: int, rows: int | None, test_rows: int | None) -> Task | None:
         ]
         for split in SPLITS
     }
-    length = max(part.max_length for part in found)
     epochs = _epochs({"num_train_epochs": 3}, len(splits["train"]))
-    settings = ("--max_input_length", str(length), "--bank_sample", "30")
-    return Task("mixed", bank, splits, length, *epochs, seed, config="reuters", settings=settings)
+    settings = ("--bank_sample", "30")
+    return Task("mixed", bank, splits, usual_tokens("mixed"), *epochs, seed, config="reuters", settings=settings)

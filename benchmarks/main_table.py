@@ -7,9 +7,10 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; those that cut a text take the
-tokens of the config, or `--tokens`; the tables show what the epochs and tokens that are best on the development rows
-gave. The last line of a row is its JSON object, of `--all` a list of them.
+each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs
+that are best on the development rows gave. Systems that cut a text take the tokens of the config; with `--tokens` they
+are systems of their own in the tables, so that all are compared at the same length. The last line of a row is its JSON
+object, of `--all` a list of them.
 Systems: see `SYSTEMS`.
 """
 
@@ -46,6 +47,7 @@ from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
 
 ROWS = RESULTS / "main_table"
+SETTINGS = ("backbone", "epochs", "tokens")  # options of the command that not every system takes
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,7 @@ class System:
         function: from a task to what it scored.
         seeded: whether another seed gives other figures.
         needs: an environment variable without which it is left out.
-        any_backbone: whether `--backbone` may name another model.
-        in_epochs: whether `--epochs` may ask for other epochs.
-        in_tokens: whether `--tokens` may ask for longer or shorter texts.
+        takes: the options of `SETTINGS` that it takes.
     """
 
     title: str
@@ -68,9 +68,7 @@ class System:
     function: str
     seeded: bool = True
     needs: str = ""
-    any_backbone: bool = False
-    in_epochs: bool = False
-    in_tokens: bool = False
+    takes: tuple[str, ...] = ()
 
     def __call__(self, task: Task) -> Scored:
         found: Callable[[Task], Scored] = getattr(import_module(self.module), self.function)
@@ -78,45 +76,27 @@ class System:
 
 
 SYSTEMS: dict[str, System] = {
-    "lagamc": System(
-        "**LAGAMC**, embedded generator",
-        "benchmarks.main_table",
-        "lagamc",
-        any_backbone=True,
-        in_epochs=True,
-        in_tokens=True,
-    ),
+    "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", takes=SETTINGS),
     "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
     "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
     "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
     "zero_shot_minilm": System("MiniLM, zero-shot", "benchmarks.peers", "zero_shot_minilm", seeded=False),
     "one_vs_all": System(
-        "MiniLM, multi-label head (BERT, Renee)",
-        "benchmarks.encoder_peers",
-        "one_vs_all",
-        any_backbone=True,
-        in_epochs=True,
-        in_tokens=True,
+        "MiniLM, multi-label head (BERT, Renee)", "benchmarks.encoder_peers", "one_vs_all", takes=SETTINGS
     ),
     "joint_encoding": System(
-        "MiniLM, joint encoding of descriptions",
-        "benchmarks.encoder_peers",
-        "joint_encoding",
-        any_backbone=True,
-        in_epochs=True,
-        in_tokens=True,
+        "MiniLM, joint encoding of descriptions", "benchmarks.encoder_peers", "joint_encoding", takes=SETTINGS
     ),
     "label_queries": System(
-        "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", in_epochs=True, in_tokens=True
+        "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", takes=("epochs", "tokens")
     ),
     "dual_encoder": System(
         "MiniLM, dual encoder (SiameseXML, DEXA)",
         "benchmarks.encoder_peers",
         "dual_encoder",
-        in_epochs=True,
-        in_tokens=True,
+        takes=("epochs", "tokens"),
     ),
-    "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit", in_tokens=True),
+    "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit", takes=("tokens",)),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),
     "probabilistic_tree": System("probabilistic label tree (napkinXC)", "benchmarks.tree_peers", "probabilistic_tree"),
     "pecos": System("PECOS, XR-Linear", "benchmarks.own_environments", "pecos", seeded=False),
@@ -160,9 +140,9 @@ class Variant:
 
     def unfit(self, system: str) -> str | None:
         """The first option that a system does not take, and those that do."""
-        for name, taken in (("backbone", "any_backbone"), ("epochs", "in_epochs"), ("tokens", "in_tokens")):
-            if getattr(self, name) is not None and not getattr(SYSTEMS[system], taken):
-                fitting = [one for one, its in SYSTEMS.items() if getattr(its, taken)]
+        for name in SETTINGS:
+            if getattr(self, name) is not None and name not in SYSTEMS[system].takes:
+                fitting = [one for one, its in SYSTEMS.items() if name in its.takes]
                 return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
         return None
 
@@ -218,14 +198,14 @@ def measure(system: str, task: Task) -> dict[str, Any]:
 
 def _epochs(system: str, task: Task) -> int | None:
     """Over the training rows; None of a system that does not train in epochs."""
-    if not SYSTEMS[system].in_epochs:
+    if "epochs" not in SYSTEMS[system].takes:
         return None
     return task.epochs if system == "lagamc" else task.peer_epochs
 
 
 def _tokens(system: str, task: Task) -> int | None:
     """Of a text at most; None of a system that cuts none."""
-    return task.max_length if SYSTEMS[system].in_tokens else None
+    return task.max_length if "tokens" in SYSTEMS[system].takes else None
 
 
 def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.datasets import MIXED_TEST_ROWS, ROOT, SIZES
+from benchmarks.datasets import MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
 from benchmarks.outcomes import RESULTS
 from lagamc.thresholds import GOALS
 
@@ -28,11 +28,12 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_settings(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
-        name = row["system"]
-        if backbone := row["backbone"]:  # a system of its own
-            name = f"{name} {backbone}"
-            titles[name] = f"{titles[row['system']]}, on {backbone}"
+    for row in best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
+        departures = [f"on {row['backbone']}"] if row["backbone"] else []
+        if row["tokens"] not in (None, usual_tokens(row["dataset"])):
+            departures.append(f"{row['tokens']} tokens of a text")
+        name = " ".join([row["system"], *departures])  # what departs is a system of its own
+        titles[name] = ", ".join([titles[row["system"]], *departures])
         rows.append({**row, "system": name})
     forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
     others = [_read(path) for path in sorted(RESULTS.glob("*.json"))]
@@ -86,21 +87,19 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Ro
     return found
 
 
-def best_settings(rows: Iterable[Row]) -> list[Row]:
-    """Of systems measured with several numbers of epochs or tokens, the rows of the best by development micro-F1."""
+def best_epochs(rows: Iterable[Row]) -> list[Row]:
+    """Of systems that were trained for several numbers of epochs, the rows of the best by development micro-F1."""
     rows = list(rows)
-    found: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Any, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def place(row: Row) -> tuple[Any, ...]:
-        return row["dataset"], row["system"], row["backbone"], row["rows"]["train"], row["rows"]["test"]
-
-    def setting(row: Row) -> tuple[Any, ...]:
-        return row["epochs"], row["tokens"]
+        sizes = row["rows"]["train"], row["rows"]["test"]
+        return row["dataset"], row["system"], row["backbone"], row["tokens"], *sizes
 
     for row in rows:
-        found[place(row)][setting(row)].append(row["dev_for_micro_f1"]["micro_f1"])
-    best = {where: max(tried, key=lambda one: mean(tried[one])) for where, tried in found.items()}
-    return [row for row in rows if setting(row) == best[place(row)]]
+        found[place(row)][row["epochs"]].append(row["dev_for_micro_f1"]["micro_f1"])
+    best = {where: max(by_epochs, key=lambda one: mean(by_epochs[one])) for where, by_epochs in found.items()}
+    return [row for row in rows if row["epochs"] == best[place(row)]]
 
 
 def spread(values: list[float]) -> str:
@@ -109,16 +108,22 @@ def spread(values: list[float]) -> str:
     return shown if len(values) == 1 else f"{shown} ± {100 * stdev(values):.1f}"
 
 
+def _peers(systems: Iterable[str]) -> list[str]:
+    """Those that are not LAGAMC, in whatever setting."""
+    return [system for system in systems if system.split()[0] != "lagamc"]
+
+
 def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """LAGAMC against the best peer wherever both were measured, each figure under the thresholds for it."""
     lines = ["| | training rows | micro-F1 | best peer | ratio | macro-F1 | best peer | ratio |", "| --- " * 8 + "|"]
     for (dataset, train, _), systems in grouped(rows).items():
-        if "lagamc" not in systems or len(systems) == 1:
+        peers = _peers(systems)
+        if "lagamc" not in systems or not peers:
             continue
         cells = [dataset, f"{train:,}"]
         for goal in GOALS:
             figures = {one: [row[f"test_for_{goal}"][goal] for row in found] for one, found in systems.items()}
-            best = max((one for one in figures if one != "lagamc"), key=lambda one: mean(figures[one]))
+            best = max(peers, key=lambda one: mean(figures[one]))
             ratio = mean(figures["lagamc"]) / mean(figures[best])
             cells += [spread(figures["lagamc"]), f"{spread(figures[best])}, {titles[best]}", f"{ratio:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
@@ -258,7 +263,7 @@ def errors_table(rows: Iterable[Row], titles: Mapping[str, str], shown: int = 12
     for dataset, systems in _most_systems(rows).items():
         if "lagamc" not in systems:
             continue
-        best = max(set(systems) - {"lagamc"}, key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
+        best = max(_peers(systems), key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
         ours, other = (systems[one][0]["analysis"]["errors"] for one in ("lagamc", best))
         lines += [f"**{dataset}**", "", f"| row | true | LAGAMC | {titles[best]} |", "| --- | --- | --- | --- |"]
         for row in sorted({*ours, *other}, key=lambda row: (len(row), row))[:shown]:

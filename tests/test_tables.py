@@ -79,15 +79,23 @@ def test_in_short_each_figure_has_its_best_peer() -> None:
     ]
 
 
-def test_epochs_and_tokens_are_those_that_were_best_on_the_development_rows() -> None:
+def test_another_setting_of_lagamc_is_no_peer_of_it() -> None:
+    rows = [_row("lagamc", 1, 0.6), _row("lagamc 96 tokens of a text", 1, 0.8)]
+    assert len(tables.short_table(rows, {})) == 2
+    assert tables.short_table([*rows, _row("b", 1, 0.5)], {"b": "B"})[2].startswith(
+        "| caves | 2,000 | 60.0 | 50.0, B |"
+    )
+
+
+def test_epochs_are_those_that_were_best_on_the_development_rows() -> None:
     few, more, most = (_row("a", 1, micro, epochs=epochs) for micro, epochs in ((0.5, 5), (0.6, 10), (0.4, 20)))
     other = _row("a", 1, 0.1, train=50, epochs=40)
     most["test_for_micro_f1"] = {"micro_f1": 0.9, "macro_f1": 0.9}
     second = _row("a", 2, 0.58, epochs=10)
     elsewhere = {**few, "backbone": "some/model"}
-    longer, shorter = (_row("b", 1, micro, epochs=5, tokens=tokens) for micro, tokens in ((0.7, 96), (0.6, 64)))
-    rows = [few, more, most, other, second, elsewhere, longer, shorter]
-    assert tables.best_settings(rows) == [more, other, second, elsewhere, longer]
+    longer = _row("a", 1, 0.3, epochs=5, tokens=96)
+    rows = [few, more, most, other, second, elsewhere, longer]
+    assert tables.best_epochs(rows) == [more, other, second, elsewhere, longer]
 
 
 def test_learning_curve_needs_several_sizes() -> None:
@@ -172,16 +180,20 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     outcomes.write(tmp_path / "main_table" / "more.json", {**_row("a", 1, 0.4, train=50), "setting": "t"})
     other = {**_row("a", 1, 0.8), "backbone": "some/model"}
     outcomes.write(tmp_path / "main_table" / "other.json", other)
+    for tokens in (64, 96):  # those of the config and others
+        outcomes.write(tmp_path / "main_table" / f"{tokens}.json", _row("c", 1, tokens / 100, tokens=tokens))
     figures = {f"{split}_{goal}": 0.25 for split in ("dev", "test", "test_generated") for goal in GOALS}
     for seed, rows in ((1, 2000), (2, 2000), (1, 300)):
         run = {"form": "whole", "seed": seed, "rows": rows, **figures, "collapse": 0.4}
         outcomes.write(tmp_path / "loss_forms" / f"{seed}-{rows}.json", run)
     outcomes.write(tmp_path / "speed.json", {"command": "python -m it", "machine": "m", "figures": {"ratio": 1.5}})
     for _ in range(2):
-        tables.render({"a": "System A"})
+        tables.render({"a": "System A", "c": "System C"})
         text = page.read_text()
         assert text.count("| System A | 50.0 |") == 1
         assert text.count("| System A, on some/model | 80.0 |") == 1
+        assert text.count("| System C | 64.0 |") == 1
+        assert text.count("| System C, 96 tokens of a text | 96.0 |") == 1
         assert text.count("| System A | a 1.0 | t; s | 10 / 20 |") == 1
         assert text.count("| whole | 25.0 ± 0.0 / 25.0 ± 0.0 |") == 1
         assert text.count("`python -m it` (m)\n\n```yaml\nratio: 1.5\n```") == 1
@@ -223,7 +235,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
-    one = main_table.System("One", "of no module", "system", in_epochs=True, in_tokens=True)
+    one = main_table.System("One", "of no module", "system", takes=("epochs", "tokens"))
     monkeypatch.setitem(main_table.SYSTEMS, "one", one)
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
     row = main_table.run_one("caves", "one", 1, Variant(backbone="some/model", epochs=4, tokens=8))
