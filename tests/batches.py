@@ -1,4 +1,4 @@
-"""A batch of labelled texts as a model trains on it."""
+"""Labelled texts, and a batch of them as a model trains on it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from lagamc.trainer import MODEL_INPUTS
 FORMS = ["response", "description", "contrastive"]
 LABEL_SETS = [["late", "refund"], [], ["praise"], ["late", "broken", "refund"]]
 TEXTS = ["Where is my parcel?", "Are you hiring?", "Lovely shop, thank you so much!", "It came late and broken."]
+
+
+def example(text: str, *labels: str) -> Example:
+    return Example(text, text, labels)
 
 
 def batch_of(

@@ -307,6 +307,7 @@ from tests.artifacts import (  # noqa: E402, F401
     trained_t5,
     trained_whole,
 )
+from tests.commands import refused  # noqa: E402, F401
 
 
 @pytest.fixture
