@@ -77,6 +77,12 @@ class System:
 
 SYSTEMS: dict[str, System] = {
     "lagamc": System("**LAGAMC**, embedded generator", "benchmarks.main_table", "lagamc", takes=SETTINGS),
+    "lagamc_both_readers": System(
+        "LAGAMC, texts read by the sentence encoder, too",
+        "benchmarks.main_table",
+        "lagamc_both_readers",
+        takes=SETTINGS,
+    ),
     "tfidf_svc": System("TF-IDF + LinearSVC", "benchmarks.peers", "tfidf_svc", seeded=False),
     "tfidf_logistic": System("TF-IDF + logistic regression", "benchmarks.peers", "tfidf_logistic", seeded=False),
     "frozen_minilm": System("frozen MiniLM + logistic regression", "benchmarks.peers", "frozen_minilm", seeded=False),
@@ -162,7 +168,13 @@ def lagamc(task: Task) -> Scored:
     scores = {split: rows.scores for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
     precision = "" if figures["mixed_precision"] == "no" else f", {figures['mixed_precision']}"
-    return Scored(scores, f"lagamc {__version__}", f"configs/{config}.yaml{precision}", trainable, total)
+    setting = " ".join([f"configs/{config}.yaml", *task.settings]) + precision
+    return Scored(scores, f"lagamc {__version__}", setting, trainable, total)
+
+
+def lagamc_both_readers(task: Task) -> Scored:
+    """With the sentence encoder as a second reader of the texts."""
+    return lagamc(replace(task, settings=(*task.settings, "--retrieval_readers", "both")))
 
 
 def measure(system: str, task: Task) -> dict[str, Any]:
@@ -200,7 +212,7 @@ def _epochs(system: str, task: Task) -> int | None:
     """Over the training rows; None of a system that does not train in epochs."""
     if "epochs" not in SYSTEMS[system].takes:
         return None
-    return task.epochs if system == "lagamc" else task.peer_epochs
+    return task.epochs if tables.is_ours(system) else task.peer_epochs
 
 
 def _tokens(system: str, task: Task) -> int | None:

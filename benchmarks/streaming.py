@@ -48,7 +48,7 @@ IDENTITY = {"model": "stub", "settings": {}}
 class StubReader(BatchReader):
     """Gives token ids as they are."""
 
-    def read(self, rows: Any) -> Any:
+    def read(self, rows: Any, embedded: Any = None) -> Any:
         """The rows."""
         return rows
 
@@ -64,7 +64,9 @@ class Stub(LagamcClassifier):
         self.device = torch.device("cpu")
         self.config = ArtifactConfig(Prompt().to_dict(), max_input_length=128, max_response_length=32)
         model: Any = SimpleNamespace(
-            tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer), codec=SimpleNamespace(bank=bank)
+            tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer),
+            codec=SimpleNamespace(bank=bank),
+            reads_texts=False,
         )
         self.model = model
         self.reader = StubReader(model)

@@ -108,9 +108,14 @@ def spread(values: list[float]) -> str:
     return shown if len(values) == 1 else f"{shown} ± {100 * stdev(values):.1f}"
 
 
+def is_ours(system: str) -> bool:
+    """Whether it is LAGAMC, in whatever setting."""
+    return system.startswith("lagamc")
+
+
 def _peers(systems: Iterable[str]) -> list[str]:
-    """Those that are not LAGAMC, in whatever setting."""
-    return [system for system in systems if system.split()[0] != "lagamc"]
+    """Those that are not LAGAMC."""
+    return [system for system in systems if not is_ours(system)]
 
 
 def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ the batches and repeats of whole steps (forward, backward, clipping, optimizer).
 
 * `hybrid_over_ce`: the shipped loss against cross-entropy alone; `flops_hybrid_over_ce`: its floor, the FLOPs counted.
 * `full_over_label_vocabulary`: the shipped loss over all tokens against over those of the descriptions.
+* `both_readers_over_one`: the shipped loss with the sentence encoder as a second reader against that without it.
 * `samples_per_second_over_stock`: a run of this trainer, the shipped loss included, against one of an unmodified
   `Seq2SeqTrainer` with the same model on the same rows.
 * `samples_per_second_bf16_over_float32`: such a run as `accelerate_config.yaml` has it against one in float32.
@@ -38,6 +39,7 @@ from benchmarks.models import WITHOUT_CHECKPOINTS
 from benchmarks.outcomes import finish
 from lagamc.config import parse_arguments
 from lagamc.data import LagamcCollator, encode_examples
+from lagamc.encoders import text_pieces
 from lagamc.prompts import prompt_from
 from lagamc.trainer import LagamcTrainer
 from lagamc.training import build_model, load_data
@@ -47,6 +49,7 @@ VARIANTS: dict[str, list[str]] = {
     "ce": ["--semantic_form", "none", "--retrieval_weight", "0"],
     "hybrid": [],
     "full": ["--label_vocabulary", "false"],
+    "both": ["--retrieval_readers", "both"],
 }
 
 
@@ -59,8 +62,11 @@ def build_trainer(variant: str, data: Path, rows: int, *more: str) -> LagamcTrai
     found = load_data(data_arguments)
     model, config = build_model(model_arguments, data_arguments, found)
     lengths = (config.max_input_length, config.max_response_length)
+    examples, pieces = found.splits["train"], None
+    if model.reads_texts:
+        pieces = text_pieces(model.sentence_encoder, [e.text for e in examples], config.max_input_length)
     encoded, _ = encode_examples(
-        found.splits["train"], model.tokenizer, prompt_from(config.prompt), model.codec, *lengths
+        examples, model.tokenizer, prompt_from(config.prompt), model.codec, *lengths, text_pieces=pieces
     )
     collator = LagamcCollator(model.backbone.padding_id, len(found.bank), model.backbone.padding_side)
     trainer = LagamcTrainer(
@@ -181,7 +187,7 @@ def main() -> None:
     # before this process grows: a new one starts with the peak of its parent
     peaks = {variant: round(peak_mib(variant, data, 2000)) for variant in VARIANTS}
     trainers = {variant: build_trainer(variant, data, max(rows, 2000)) for variant in VARIANTS}
-    parts = some_batches(trainers["hybrid"], batches)
+    parts = some_batches(trainers["both"], batches)  # what the others do not take they pass over
     counted = {variant: sum(flops(trainer, part) for part in parts) for variant, trainer in trainers.items()}
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for _ in range(repeats):
@@ -199,6 +205,8 @@ def main() -> None:
         "flops_hybrid_over_ce": round(counted["hybrid"] / counted["ce"], 3),
         "full_over_label_vocabulary": ratio("full", "hybrid"),
         "flops_full_over_label_vocabulary": round(counted["full"] / counted["hybrid"], 3),
+        "both_readers_over_one": ratio("both", "hybrid"),
+        "flops_both_readers_over_one": round(counted["both"] / counted["hybrid"], 3),
         "tera_flops_a_step": {v: round(count / batches / 1e12, 3) for v, count in counted.items()},
         "label_vocabulary": len(trainers["hybrid"].model.vocabulary),
         "batch": trainers["hybrid"].args.per_device_train_batch_size,

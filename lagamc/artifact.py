@@ -3,7 +3,7 @@
 adapter_config.json, adapter_model.safetensors   trained with LoRA: a plain PEFT adapter
 generator/                                       trained without LoRA: loads with its Auto class
 sentence_encoder/                                loads with SentenceTransformer(folder)
-retrieval.safetensors                            trained with a retrieval term: its scale, offset, projection
+retrieval.safetensors                            trained with a retrieval term: its scales, offsets, projection
 background.safetensors                           tuned: how near texts are to descriptions by chance
 lagamc_config.json                               everything else that a prediction depends on
 labels.json                                      label -> description
@@ -33,7 +33,7 @@ from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, ModelFolder, resolve
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, LossSettings
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.scoring import SCORES
@@ -285,7 +285,8 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         )
     try:
         config = ArtifactConfig(**fields)
-        Prompt(**config.prompt), LossSettings(**config.loss)
+        Prompt(**config.prompt)
+        readers = LossSettings(**config.loss).retrieval_readers
         tuned = [Thresholds(**t) for goals in config.tuned.values() for t in goals.values()]
         tuned.append(Thresholds(**config.thresholds))
         calibrations = [Calibration(**c) for c in config.calibration.values()]
@@ -304,6 +305,8 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     for name, choices in (("scores", SCORES), ("decoding", MODES)):
         if getattr(config, name) not in choices:
             wrong.append(f"{name}: expected one of {choices}, found {getattr(config, name)!r}")
+    if readers not in RETRIEVAL_READERS:
+        wrong.append(f"retrieval_readers: expected one of {RETRIEVAL_READERS}, found {readers!r}")
     if config.lambda_mode not in LAMBDA_MODES:
         wrong.append(f"lambda_mode: expected one of {LAMBDA_MODES}, found {config.lambda_mode!r}")
     if wrong:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from lagamc.artifact import ArtifactConfig, artifact_prompt
 from lagamc.backbones import Reading
 from lagamc.data import pad_texts
+from lagamc.encoders import unit_embeddings
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
 from lagamc.rows import is_encodable
@@ -27,7 +29,7 @@ class TextBatch:
         input_ids: (windows, tokens) prompt and text.
         attention_mask: (windows, tokens).
         reading: of the generator.
-        retrieved: (windows, labels) logits of retrieval; None where the model has no such part.
+        retrieved: (windows, labels, readers) logits of retrieval; None where the model has no such part.
     """
 
     input_ids: Tensor
@@ -55,13 +57,19 @@ class BatchReader:
         with torch.no_grad():
             return None if self.model.retrieval is None else self.model.encode_bank()
 
-    def read(self, rows: Sequence[Sequence[int]]) -> TextBatch:
-        """A batch of token ids."""
+    def read(self, rows: Sequence[Sequence[int]], embedded: np.ndarray | None = None) -> TextBatch:
+        """A batch of token ids.
+
+        Args:
+            rows: of prompt and text.
+            embedded: (rows, dimensions) of the texts by the sentence encoder, where retrieval reads them.
+        """
         backbone = self.model.backbone
         padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
         ids, mask = (part.to(self.model.device) for part in padded)
         reading = backbone.read(ids, mask)
-        return TextBatch(ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings))
+        texts = None if embedded is None else torch.from_numpy(embedded).to(self.model.device)
+        return TextBatch(ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings, texts))
 
     def run(
         self,
@@ -71,6 +79,7 @@ class BatchReader:
         batch_size: int = 32,
         progress: str | None = None,
         window_stride: int | None = None,
+        scored: bool = True,
     ) -> tuple[list[list[Any]], list[bool]]:
         """What `answer` gives for every window of every text, in order, and whether a text was cut.
 
@@ -81,6 +90,7 @@ class BatchReader:
             batch_size: windows at a time.
             progress: title of a progress bar; None shows none.
             window_stride: tokens from one window to the next, 0 cuts long texts; None takes that of the configuration.
+            scored: whether labels are scored, for which the sentence encoder may have to read the texts, too.
 
         Raises:
             LagamcError: a text is empty or no string, or the stride is no number.
@@ -97,13 +107,18 @@ class BatchReader:
         if not isinstance(stride, int) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
+        embedded = None
+        if scored and self.model.reads_texts:
+            longest = None if stride else config.max_input_length  # it reads a long text once, as far as it can
+            embedded = unit_embeddings(self.model.sentence_encoder, texts, batch_size, longest)
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
             with torch.inference_mode():
-                answers = answer(self.read([inputs[i] for i in rows]))
+                read = None if embedded is None else embedded[[owners[i] for i in rows]]
+                answers = answer(self.read([inputs[i] for i in rows], read))
             for i, found in zip(rows, answers, strict=True):
                 results[i] = found
         windows: list[list[Any]] = [[] for _ in texts]

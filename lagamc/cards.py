@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lagamc.artifact import CARD_FILE, ArtifactConfig, card_digest, edited_card, library_versions
 from lagamc.labels import LabelBank
+from lagamc.losses import LossSettings
 from lagamc.thresholds import Thresholds
 
 TEMPLATE = "model_card.md"
@@ -101,6 +102,7 @@ def render_card(
     card = environment.from_string(template_path().read_text(encoding="utf-8")).render(
         **{
             **asdict(config),
+            "loss": LossSettings(**config.loss),  # settings that a model was trained before are the usual ones
             "figures": defaultdict(lambda: None, config.figures),
             "versions": config.versions or library_versions(),
             "card_data": card_data(config, title, dataset).to_yaml(),

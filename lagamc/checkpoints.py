@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from lagamc.artifact import LABELS_FILE, ArtifactConfig, read_config
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.losses import LossSettings
 from lagamc.publishing import COPY_PREFIX
 
 METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
@@ -136,6 +137,7 @@ def _trained(config: ArtifactConfig) -> dict[str, object]:
     return {
         "lambda_mode": config.lambda_mode,
         "retrieval_weight": "above 0" if config.loss.get("retrieval_weight") else 0,
+        "retrieval_readers": LossSettings(**config.loss).retrieval_readers,
         "train_sentence_encoder": bool(config.figures.get("sentence_encoder_trained")),
         "lora_rank": config.figures.get("lora_rank") or "none",
     }

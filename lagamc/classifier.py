@@ -289,6 +289,8 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
 
+        scored = limits is not None
+
         def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, str, list[Match]]]:
             written, matches = [""] * len(batch), [list[Match]() for _ in range(len(batch))]
             if generate or limits is None:
@@ -302,12 +304,11 @@ class LagamcClassifier:
                     rows = pad(self.decoder(decoding).decode(batch.reading, batch.retrieved), LOSS_IGNORE)
                 written = response_texts(rows.cpu().numpy(), self.model)
                 matches = self.matcher.match(written)
-            scored = limits is not None
             evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else [None] * len(batch)
             return list(zip(evidence, written, matches, strict=True))
 
-        answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride)
-        unseen = self._unseen(texts, batch_size) if limits is not None else [None] * len(texts)
+        answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride, scored)
+        unseen = self._unseen(texts, batch_size) if scored else [None] * len(texts)
         return [
             self._decide(windows, scores, limits, top_k, cut, near)
             for windows, cut, near in zip(answers, clipped, unseen, strict=True)

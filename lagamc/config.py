@@ -15,7 +15,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from lagamc.errors import LagamcError
-from lagamc.losses import LAMBDA_MODES, SEMANTIC_FORMS, SOFT_TOKENS
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
 from lagamc.thresholds import wanted_precision
 from lagamc.training_args import LagamcTrainingArguments
@@ -87,6 +87,13 @@ class ModelArguments:
             "help": "Weight of the retrieval term (text against all descriptions), added to cross-entropy; 0: off."
         },
     )
+    retrieval_readers: str = field(
+        default="generator",
+        metadata={
+            "help": "What reads the text in the retrieval term: the generator's encoder, or both, it and the sentence "
+            "encoder, which is slower and can be more accurate."
+        },
+    )
     bank_sample: int | None = field(
         default=None,
         metadata={
@@ -107,6 +114,7 @@ class ModelArguments:
         """What is wrong with the values."""
         found = _outside("semantic_form", self.semantic_form, SEMANTIC_FORMS)
         found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
+        found += _outside("retrieval_readers", self.retrieval_readers, RETRIEVAL_READERS)
         found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
         found += _not_between("temperature", self.temperature, 1e-3, 100)
         if self.final_temperature is not None:

@@ -21,7 +21,7 @@ class DecisionRules:
     Args:
         config: with the thresholds and the calibration of a model.
         names: of the labels of the bank, in order.
-        has_retrieval: whether the last source of the log-odds is retrieval.
+        has_retrieval: whether the sources behind the first of the accurate log-odds are those of the fast ones.
     """
 
     def __init__(self, config: ArtifactConfig, names: Sequence[str], has_retrieval: bool):
@@ -72,7 +72,7 @@ class DecisionRules:
         if self.untrained and unseen is not None and UNSEEN in self.tuned:
             values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
         elif self.untrained and scores == "accurate" and self.has_retrieval:
-            values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, -1:])
+            values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, 1:])
         if not np.isfinite(values).all():
             raise LagamcError("the model's scores are not finite: its weights are damaged; copy or pull it again")
         return values

@@ -76,7 +76,7 @@ class DescriptionDecoder:
 
         Args:
             reading: the texts.
-            retrieved: (rows, labels) logits of `LagamcModel.retrieve`; what they expect is drafted.
+            retrieved: (rows, labels, readers) logits of `LagamcModel.retrieve`; what they expect is drafted.
         """
         rows = [_Row(source, guess) for source, guess in enumerate(self._guess(len(reading.states), retrieved))]
         active = rows
@@ -113,8 +113,9 @@ class DescriptionDecoder:
         """Labels that retrieval expects in each row, at least one, in the label order."""
         if retrieved is None:
             return [[] for _ in range(rows)]
-        likely = torch.sigmoid(retrieved) > LIKELY
-        likely |= retrieved == retrieved.amax(1, keepdim=True)
+        together = retrieved.mean(-1)
+        likely = torch.sigmoid(together) > LIKELY
+        likely |= together == together.amax(1, keepdim=True)
         return [self.codec.sort(label for label, yes in enumerate(row) if yes) for row in likely.tolist()]
 
     def _allowed(self, row: _Row, label: int) -> bool:

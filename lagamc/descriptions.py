@@ -40,6 +40,11 @@ class Texts:
     rows: Tensor
     added: Tensor | None = None
 
+    @classmethod
+    def apart(cls, piece_ids: Tensor, lengths: Tensor) -> Texts:
+        """Each a text of its own."""
+        return cls(piece_ids, lengths, torch.arange(len(lengths), device=lengths.device))
+
 
 class DescriptionEncoder(nn.Module):
     """Encodes the descriptions of a bank, and texts joined from them, by a sentence encoder that is being trained.
@@ -84,9 +89,7 @@ class DescriptionEncoder(nn.Module):
 
     def single(self, labels: Tensor) -> Texts:
         """The descriptions of some labels, (descriptions,) positions in the bank, as texts of their own."""
-        return Texts(
-            self.piece_ids[labels], self.piece_lengths[labels], torch.arange(len(labels), device=labels.device)
-        )
+        return Texts.apart(self.piece_ids[labels], self.piece_lengths[labels])
 
     def responses(self, label: Tensor, rows: Tensor, encoded: Tensor | None) -> tuple[Texts | None, Tensor]:
         """The true responses as texts; rows with the same labels are encoded once.

@@ -14,6 +14,7 @@ from lagamc.errors import LagamcError
 from lagamc.generators import first_line
 from lagamc.hub import ENCODER_PATTERNS, HubAccess, ModelFolder, resolve
 from lagamc.modeling import encoder_backbone
+from lagamc.prompts import special_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -67,13 +68,34 @@ def load_sentence_encoder(
     return encoder
 
 
-def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+def unit_embeddings(
+    encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32, longest: int | None = None
+) -> np.ndarray:
     """Embeddings of length 1, (texts, dimensions), float32.
 
     Args:
         encoder: any.
         texts: any number.
         batch_size: texts at a time.
+        longest: tokens read of a text, special ones included; never more than the encoder can read, as None does.
     """
-    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    own = encoder.max_seq_length
+    try:
+        encoder.max_seq_length = _at_most(own, longest)
+        found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    finally:
+        encoder.max_seq_length = own
     return np.asarray(found, dtype=np.float32)
+
+
+def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
+    """What `unit_embeddings` reads of texts, as token ids of the encoder without its special tokens."""
+    head, tail = special_tokens(encoder.tokenizer)
+    limit = _at_most(encoder.max_seq_length, longest)
+    room = None if limit is None else limit - len(head) - len(tail)
+    pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [row[:room] for row in pieces]
+
+
+def _at_most(own: int | None, longest: int | None) -> int | None:
+    return min((size for size in (own, longest) if size is not None), default=None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 SOFT_TOKENS = ("softmax", "gumbel", "gumbel_hard")
 SEMANTIC_FORMS = ("none", "response", "description", "contrastive")
 LAMBDA_MODES = ("learnable", "fixed", "uncertainty")
+RETRIEVAL_READERS = ("generator", "both")  # the generator's encoder, or it and the sentence encoder
 
 
 @dataclass
@@ -27,6 +28,7 @@ class LossSettings:
         semantic_share: share of a batch's rows, 0 to 1, on which the semantic term is taken, one row at least; the
             cost of the sentence encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
+        retrieval_readers: what reads the text in the retrieval term, of `RETRIEVAL_READERS`.
         bank_sample: descriptions drawn at random that a training step compares with beside those of its rows' labels;
             None takes all.
     """
@@ -38,6 +40,7 @@ class LossSettings:
     final_temperature: float | None = None
     semantic_share: float = 1.0
     retrieval_weight: float = 0.0
+    retrieval_readers: str = "generator"
     bank_sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,51 +136,69 @@ def contrastive_loss(
 
 
 class LabelRetrieval(nn.Module):
-    """How well a text fits each description, from the generator's encoder alone.
+    """How well a text fits each description, from encoders alone.
 
-    The mean of the generator's encoder states is compared with the sentence encoder's embedding of every description:
-    the logit of a label is `scale * cosine + offset` (Zhai et al., 2023, sigmoid loss). In training this term shows
-    the encoder all labels at once, which the decisions of the decoder then build upon; in prediction it scores a whole
-    bank, labels never seen included, without a decoder pass.
+    The mean of the generator's encoder states is compared with the sentence encoder's embedding of every description,
+    and with `both` readers so is the sentence encoder's embedding of the text, as in a dual encoder. The logit of a
+    label is `scale * cosine + offset` (Zhai et al., 2023, sigmoid loss), with a scale and an offset a reader. In
+    training this term shows the encoders all labels at once, which the decisions of the decoder then build upon; in
+    prediction it scores a whole bank, labels never seen included, without a decoder pass.
 
     Args:
         hidden_size: of the generator's encoder.
         dimensions: of the sentence embeddings; where they differ a linear map lies between.
+        readers: one of `RETRIEVAL_READERS`.
     """
 
-    def __init__(self, hidden_size: int, dimensions: int):
+    def __init__(self, hidden_size: int, dimensions: int, readers: str = "generator"):
         super().__init__()
+        if readers not in RETRIEVAL_READERS:
+            raise ValueError(f"retrieval readers: expected one of {RETRIEVAL_READERS}, found {readers!r}")
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.offset = nn.Parameter(torch.tensor(-3.0))
         self.projection = None if hidden_size == dimensions else nn.Linear(hidden_size, dimensions, bias=False)
+        self.dual: nn.ParameterDict | None = None
+        if readers == "both":
+            start = {"log_scale": self.log_scale, "offset": self.offset}
+            self.dual = nn.ParameterDict({name: nn.Parameter(value.detach().clone()) for name, value in start.items()})
 
-    def forward(self, states: Tensor, attention_mask: Tensor, bank: Tensor) -> Tensor:
-        """Logits, (rows, labels).
+    def forward(self, states: Tensor, attention_mask: Tensor, bank: Tensor, texts: Tensor | None = None) -> Tensor:
+        """Logits by each reader, (rows, labels, readers), the generator's first.
 
         Args:
             states: (rows, tokens, hidden) of the generator's encoder.
             attention_mask: (rows, tokens).
             bank: (labels, dimensions) embeddings of the descriptions.
+            texts: (rows, dimensions) the sentence encoder's embeddings; None leaves that reader out.
         """
         weights = attention_mask[..., None].to(states.dtype)
-        texts = (states * weights).sum(1) / weights.sum(1).clamp_min(1)
+        read = (states * weights).sum(1) / weights.sum(1).clamp_min(1)
         if self.projection is not None:
-            texts = self.projection(texts)
-        cosine = F.normalize(texts.to(bank.dtype), dim=-1) @ F.normalize(bank, dim=-1).T
-        return cosine * self.log_scale.exp() + self.offset
+            read = self.projection(read)
+        unit = F.normalize(bank, dim=-1)
+
+        def logits(embedded: Tensor, log_scale: Tensor, offset: Tensor) -> Tensor:
+            cosine = F.normalize(embedded.to(bank.dtype), dim=-1) @ unit.T
+            return cosine * log_scale.exp() + offset
+
+        found = [logits(read, self.log_scale, self.offset)]
+        if self.dual is not None and texts is not None:
+            found.append(logits(texts, **self.dual))
+        return torch.stack(found, dim=-1)
 
 
 def retrieval_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Binary cross-entropy summed over the labels, averaged over the rows, nats a row.
+    """Binary cross-entropy summed over labels and readers, averaged over the rows, nats a row.
 
     Args:
-        logits: (rows, labels).
+        logits: (rows, labels, readers).
         truth: (rows, labels), 0 or 1.
         weights: (labels,), how many labels each stands for.
     """
     logits = at_least_float32(logits)
-    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
-    return (each * weights).sum(1).mean()
+    expected = truth.to(logits.dtype)[..., None].expand_as(logits)
+    each = F.binary_cross_entropy_with_logits(logits, expected, reduction="none")
+    return (each * weights[:, None]).sum((1, 2)).mean()
 
 
 def mean_pairwise_cosine(embeddings: Tensor) -> float:

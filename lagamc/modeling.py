@@ -42,7 +42,8 @@ class LagamcOutput(ModelOutput):
     Args:
         cross_entropy: L_CE of equation 1, nats a token, decisions weighted.
         semantic: L_semantic of equation 1; 0 without a semantic form.
-        retrieval: nats a row of telling a row's labels by the similarity of text and descriptions; 0 where it is off.
+        retrieval: nats a row of telling a row's labels by the similarity of text and descriptions, summed over the
+            readers; 0 where it is off.
         decision_loss: nats a response that its decisions cost, without gradient.
     """
 
@@ -108,7 +109,9 @@ class LagamcModel(nn.Module):
         kind = EncoderDecoderBackbone if self.base_generator.config.is_encoder_decoder else DecoderOnlyBackbone
         self.backbone = kind(generator, self.base_generator, int(tokenizer.pad_token_id or 0))
         if retrieval is None and settings.retrieval_weight > 0:
-            retrieval = LabelRetrieval(self.backbone.hidden_size, self.embedding_dimensions)
+            retrieval = LabelRetrieval(
+                self.backbone.hidden_size, self.embedding_dimensions, settings.retrieval_readers
+            )
         self.retrieval = retrieval
         self.background: Background | None = None  # set when the thresholds are tuned
         self.set_labels(codec)
@@ -152,6 +155,11 @@ class LagamcModel(nn.Module):
         return int(self.sentence_encoder.get_embedding_dimension() or self.descriptions.embedding_table.shape[1])
 
     @property
+    def reads_texts(self) -> bool:
+        """Whether the sentence encoder reads the texts, too."""
+        return self.retrieval is not None and self.retrieval.dual is not None
+
+    @property
     def device(self) -> torch.device:
         return self.vocabulary.token_ids.device
 
@@ -181,6 +189,8 @@ class LagamcModel(nn.Module):
         label_index: Tensor,
         decisions: Tensor,
         truth: Tensor,
+        text_pieces: Tensor | None = None,
+        text_lengths: Tensor | None = None,
     ) -> LagamcOutput:
         """The named losses of a batch.
 
@@ -191,6 +201,8 @@ class LagamcModel(nn.Module):
             label_index: (rows, response) bank position of each token's label, -1 on the end token, -100 on padding.
             decisions: (rows, response) bool, tokens at which labels part.
             truth: (rows, labels), 0 or 1: all labels of each row, also those cut from its response.
+            text_pieces: (rows, pieces) the text as the sentence encoder reads it, without special tokens.
+            text_lengths: (rows,) pieces of each.
         """
         logits, states = self.response_logits(input_ids, attention_mask, labels)
         targets = self.vocabulary.localise(labels)
@@ -211,7 +223,11 @@ class LagamcModel(nn.Module):
             bank = self.encode_bank(compared.labels)
         retrieval = torch.zeros_like(cross_entropy)
         if self.retrieval is not None and bank is not None:
-            retrieval = retrieval_loss(self.retrieval(states, attention_mask, bank), compared.carried, compared.counts)
+            texts = None
+            if self.retrieval.dual is not None and text_pieces is not None and text_lengths is not None:
+                texts = self.descriptions.joined(Texts.apart(text_pieces, text_lengths))[0]
+            found = self.retrieval(states, attention_mask, bank, texts)
+            retrieval = retrieval_loss(found, compared.carried, compared.counts)
         return LagamcOutput(
             cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
         )
@@ -324,16 +340,17 @@ class LagamcModel(nn.Module):
         descriptions = self.descriptions
         return descriptions.joined(descriptions.everything if labels is None else descriptions.single(labels))[0]
 
-    def retrieve(self, reading: Reading, bank: Tensor | None) -> Tensor | None:
-        """Logits of all labels from the states of the texts alone, (rows, labels); None without a retrieval part.
+    def retrieve(self, reading: Reading, bank: Tensor | None, texts: Tensor | None = None) -> Tensor | None:
+        """Logits of all labels without a decoder pass, (rows, labels, readers); None without a retrieval part.
 
         Args:
             reading: the texts.
             bank: (labels, dimensions) as `encode_bank` gives it; None where there is no retrieval part.
+            texts: (rows, dimensions) of the sentence encoder; None leaves that reader out.
         """
         if self.retrieval is None or bank is None:
             return None
-        return self.retrieval(reading.states, reading.attention_mask, bank)
+        return self.retrieval(reading.states, reading.attention_mask, bank, texts)
 
     @torch.no_grad()
     def bridge_similarities(self) -> Tensor:

@@ -21,10 +21,10 @@ LIMIT = 1e-4  # log-odds are those of probabilities between this and 1 minus thi
 
 
 class LabelScorer:
-    """Log-odds of every label, from one or two sources.
+    """Log-odds of every label, from one source or several.
 
-    * `accurate`: the generator's probability of each label, from a beam over label sets; and retrieval, where the
-      model has that part.
+    * `accurate`: the generator's probability of each label, from a beam over label sets; and retrieval by each of
+      its readers, where the model has that part.
     * `fast`: retrieval alone, without a decoder pass. A model without that part follows its most probable label
       set alone.
 
@@ -62,17 +62,17 @@ class LabelScorer:
 
         Args:
             reading: the texts.
-            retrieved: (rows, labels) logits of `LagamcModel.retrieve`; None where the model has no such part.
+            retrieved: (rows, labels, readers) logits of `LagamcModel.retrieve`; None where the model has no such part.
             scores: `accurate` or `fast`.
         """
         sources = []
         if scores == "accurate" or retrieved is None:
             written = self._marginals(reading) if scores == "accurate" else self._chain(reading)
-            sources.append(logit(np.clip(written, LIMIT, 1 - LIMIT)))
+            sources.append(logit(np.clip(written, LIMIT, 1 - LIMIT))[..., None])
         if retrieved is not None:
             highest = float(logit(1 - LIMIT))
             sources.append(np.clip(retrieved.double().cpu().numpy(), -highest, highest))
-        return np.stack(sources, axis=-1)
+        return np.concatenate(sources, axis=-1)
 
     def _chain(self, reading: Reading) -> np.ndarray:
         """Chance of each label to be chosen at some step of the most probable label set, (rows, labels)."""

@@ -36,7 +36,11 @@ from lagamc.prompts import strip_response
 from lagamc.publishing import COPY_PREFIX, create_repo, publish
 from lagamc.training_args import LagamcTrainingArguments, suited_attention
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth")
+# those of the text's pieces are there where the sentence encoder reads it
+MODEL_INPUTS = (
+    *("input_ids", "attention_mask", "labels", "label_index", "decisions", "truth"),
+    *("text_pieces", "text_lengths"),
+)
 COLLAPSE_LIMIT = 0.9
 
 logger = logging.getLogger(__name__)
@@ -84,7 +88,7 @@ class LagamcTrainer(Seq2SeqTrainer):
     ) -> Any:
         """The hybrid loss of equation 1, averaged over the rows; the retrieval term is added to its cross-entropy."""
         self.model.anneal(self.state.global_step / max(1, self.state.max_steps))
-        outputs: LagamcOutput = model(**{name: inputs[name] for name in MODEL_INPUTS})
+        outputs: LagamcOutput = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs})
         assert outputs.cross_entropy is not None
         assert outputs.semantic is not None
         assert outputs.retrieval is not None
@@ -158,7 +162,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         return self.optimizer
 
     def _learning_rate_of(self, name: str) -> float:
-        if "balance." in name or name.endswith(("retrieval.log_scale", "retrieval.offset")):
+        if "balance." in name or ("retrieval." in name and name.endswith((".log_scale", ".offset"))):
             return self.args.lambda_learning_rate
         if "sentence_encoder." in name:
             return self.args.sentence_encoder_learning_rate

@@ -85,9 +85,10 @@ def trained_t5(
 def trained_bart(
     tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
-    """BART with LoRA."""
+    """BART with LoRA, the sentence encoder as a second reader."""
     output = tmp_path_factory.mktemp("trained") / "bart"
-    return train_quickly(tiny_bart, tiny_encoder, session_data, output, *NO_CHECKPOINTS)
+    settings = ["--retrieval_readers", "both", *NO_CHECKPOINTS]
+    return train_quickly(tiny_bart, tiny_encoder, session_data, output, *settings)
 
 
 @pytest.fixture(scope="session")

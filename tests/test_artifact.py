@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from lagamc.artifact import copy_artifact, published_files, read_config
+from lagamc.cards import render_card
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.generators import build_embedded, embedded_folder, load_tokenizer, quiet_load
@@ -57,6 +58,17 @@ def cut_short(path: Path) -> None:
 
 
 # what is written
+
+
+def test_a_model_that_names_no_readers_has_the_generator_alone(trained_t5: Trained, tmp_path: Path) -> None:
+    """As models did before there was a second one."""
+    folder = trained_t5.copy_to(tmp_path / "model")
+    loss = read_config(folder).loss
+    assert loss.pop("retrieval_readers") == "generator"
+    edit_json(folder / "lagamc_config.json", loss=loss)
+    classifier = LagamcClassifier.from_pretrained(folder, "cpu")
+    assert classifier.predict(TEXTS) == trained_t5.load().predict(TEXTS)
+    assert "texts read by the generator |" in render_card(read_config(folder), classifier.bank)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +345,10 @@ def break_json(path: Path) -> None:
         (lambda path: edit_json(path, lambda_state={}), "lambda_state"),
         (lambda path: edit_json(path, lambda_state={"other": [1.0]}), "lambda_state"),
         (lambda path: path.write_text("[]", encoding="utf-8"), "format_version is None"),
+        (
+            lambda path: edit_json(path, loss={"retrieval_readers": "x"}),
+            "retrieval_readers: expected one of .*found 'x'",
+        ),
         (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number, found -3"),
         (break_json, "cannot be read"),
     ],

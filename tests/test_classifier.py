@@ -12,6 +12,7 @@ import torch
 from lagamc.artifact import artifact_prompt
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import Columns, read_examples
+from lagamc.encoders import unit_embeddings
 from lagamc.errors import LagamcError
 from lagamc.training import evaluate
 from tests.artifacts import Trained
@@ -300,17 +301,19 @@ LONG = " ".join(TEXTS * 4)
 
 
 @pytest.mark.parametrize("scores", ["accurate", "fast"])
-def test_windows_of_a_long_text_are_merged_by_maximum(classifier: LagamcClassifier, scores: str) -> None:
+def test_windows_of_a_long_text_are_merged_by_maximum(trained: Trained, scores: str) -> None:
     """Against every window read as a batch of its own."""
+    classifier = trained.load()
     stride = 20
     rows, _, _ = artifact_prompt(classifier.config).encode_windows(
         classifier.model.tokenizer, [LONG], classifier.config.max_input_length, stride
     )
     assert len(rows) > 3
     parts = []
+    embedded = unit_embeddings(classifier.model.sentence_encoder, [LONG])  # which reads as much as it can
     for row in rows:
         with torch.inference_mode():
-            batch = classifier.reader.read([row])
+            batch = classifier.reader.read([row], embedded)
         parts.append(classifier.scorer.evidence(batch.reading, batch.retrieved, scores)[0])
     expected = classifier.rules.probabilities(np.max(parts, axis=0)[None], scores)[0]
     short, whole, cut = (

@@ -57,6 +57,10 @@ def test_every_window_of_a_long_text_is_a_row(tiny_t5: Path, bank: LabelBank) ->
     assert len(windows) > 5
     assert shares.prompts == 0.0
     assert (data["input_ids"][:], data["row"][:]) == (windows, owners)
+    assert "text_pieces" not in data.column_names
+    pieces = [[7], [8, 9]]
+    data, _ = encode_examples(examples, tokenizer, Prompt(), codec, 20, 100, 10, pieces)
+    assert data["text_pieces"][:] == [pieces[owner] for owner in owners], "the sentence encoder reads the whole text"
     assert all(sorted(row["truth"]) == [1, 2] and row["labels"] == data[1]["labels"] for row in data if row["row"])
 
 
@@ -77,5 +81,18 @@ def test_collator(tiny_t5: Path, bank: LabelBank) -> None:
     assert batch["attention_mask"].shape == batch["input_ids"].shape
     assert (batch["input_ids"][batch["attention_mask"] == 0] == 97).all()
     assert (batch["input_ids"][batch["attention_mask"] == 1] != 97).all()
+    assert "text_pieces" not in batch
     assert batch["decisions"].dtype == torch.bool
     assert (batch["label_index"] == END_OF_RESPONSE).sum() == 3
+
+
+def test_collator_pads_the_pieces_of_the_sentence_encoder(tiny_t5: Path, bank: LabelBank) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_t5)
+    codec = ResponseCodec(bank, tokenizer)
+    examples = [example("is it"), example("late"), example("\u200b")]
+    data, _ = encode_examples(examples, tokenizer, Prompt(), codec, 100, 100, text_pieces=[[7, 8], [9], []])
+    collator = LagamcCollator(97, 4, piece_pad_id=5)
+    batch = collator([data[i] for i in range(3)])
+    assert batch["text_pieces"].tolist() == [[7, 8], [9, 5], [5, 5]]
+    assert batch["text_lengths"].tolist() == [2, 1, 0]
+    assert collator([data[2]])["text_pieces"].tolist() == [[5]]

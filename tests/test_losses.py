@@ -189,24 +189,42 @@ def test_retrieval_compares_the_mean_of_the_states_that_are_no_padding() -> None
     states = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [9.0, -9.0]]])
     logits = retrieval(states, torch.tensor([[1, 1, 0]]), torch.tensor([[3.0, 3.0], [1.0, -1.0], [5.0, 0.0]]))
     expected = torch.tensor([[1.0, 0.0, math.sqrt(0.5)]]) * 10 - 3
-    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(logits, expected[..., None])
+
+
+def test_the_second_reader_has_logits_of_its_own() -> None:
+    retrieval = LabelRetrieval(3, 2, "both")
+    states, mask, bank = torch.randn(4, 5, 3), torch.ones(4, 5, dtype=torch.long), torch.tensor([[3.0, 0.0], [1, 1]])
+    texts = torch.tensor([[2.0, 0.0], [0, 5], [1, 1], [-1, 0]])
+    logits = retrieval(states, mask, bank, texts)
+    assert logits.shape == (4, 2, 2)
+    cosines = torch.tensor([[1, 0.5**0.5], [0, 0.5**0.5], [0.5**0.5, 1], [-1, -(0.5**0.5)]])
+    torch.testing.assert_close(logits[..., 1], cosines * 10 - 3)
+    torch.testing.assert_close(logits[..., :1], retrieval(states, mask, bank))
+    retrieval_loss(logits, torch.eye(4)[:, :2], torch.ones(2)).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in retrieval.parameters())
+    with pytest.raises(ValueError, match=r"expected one of \('generator', 'both'\), found 'encoder'"):
+        LabelRetrieval(3, 2, "encoder")
 
 
 def test_retrieval_maps_between_different_sizes() -> None:
     retrieval = LabelRetrieval(3, 2)
     states, bank = torch.randn(4, 5, 3), torch.randn(6, 2)
     logits = retrieval(states, torch.ones(4, 5, dtype=torch.long), bank)
-    assert logits.shape == (4, 6)
+    assert logits.shape == (4, 6, 1)
     logits.sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in retrieval.parameters())
 
 
-def test_retrieval_loss_is_summed_over_labels_and_averaged_over_rows() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, 0.0]])
+def test_retrieval_loss_is_summed_over_labels_and_readers_and_averaged_over_rows() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, 0.0]])[..., None]
     truth = torch.tensor([[1, 0, 1], [1, 0, 0]], dtype=torch.int8)
     loss = retrieval_loss(logits, truth, torch.tensor([1.0, 1.0, 1.0]))
     assert loss.item() == pytest.approx((3 + 1) * math.log(2) / 2)
     loss = retrieval_loss(logits, truth, torch.tensor([1.0, 1.0, 4.0]))
     assert loss.item() == pytest.approx((6 + 4) * math.log(2) / 2)
+    both = torch.cat([logits, torch.tensor([[0.0, 0.0, 0.0], [100.0, -100.0, -100.0]])[..., None]], -1)
+    loss = retrieval_loss(both, truth, torch.tensor([1.0, 1.0, 4.0]))
+    assert loss.item() == pytest.approx((6 + 4 + 6) * math.log(2) / 2)
     with torch.autocast("cpu", torch.bfloat16):
         assert retrieval_loss(logits.bfloat16(), truth, torch.ones(3)).dtype == torch.float32

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lagamc.data import pad
+from lagamc.descriptions import Texts
+from lagamc.encoders import text_pieces, unit_embeddings
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, LossBalance
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossBalance
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import strip_response
 from tests.batches import FORMS, LABEL_SETS, TEXTS, batch_of
@@ -63,30 +66,52 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
     assert all(p.grad is not None for p in model.generator.parameters())
 
 
+@pytest.mark.parametrize("readers", RETRIEVAL_READERS)
 @pytest.mark.parametrize(
     ("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True), ("tiny_llama", True)]
 )
 def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encoder(
-    generator: str, lora: bool, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+    generator: str, lora: bool, readers: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
 ) -> None:
-    model = make_model(request.getfixturevalue(generator), lora=lora, semantic_form="none", retrieval_weight=0.5)
+    folder = request.getfixturevalue(generator)
+    model = make_model(folder, lora=lora, semantic_form="none", retrieval_weight=0.5, retrieval_readers=readers)
     output = model.train()(**batch_of(model))
     assert output.retrieval is not None
     assert output.retrieval.item() > 0
     output.retrieval.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    assert {"retrieval.log_scale", "retrieval.offset"} <= reached
+    assert {name for name, _ in model.named_parameters() if name.startswith("retrieval.")} <= reached
+    assert ("retrieval.dual.offset" in reached) == (readers == "both")
     assert any(name.startswith("generator.") for name in reached)
     if generator != "tiny_llama":
         assert not any("decoder." in name for name in reached)
     assert any("word_embeddings" in name for name in reached if name.startswith("sentence_encoder."))
 
 
-def test_the_retrieval_term_is_the_mean_of_its_rows(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+@pytest.mark.parametrize("readers", RETRIEVAL_READERS)
+def test_the_retrieval_term_is_the_mean_of_its_rows(
+    readers: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
     """Neither the micro-batches nor the padding matter."""
-    model = make_model(tiny_t5, retrieval_weight=0.5).eval()
+    model = make_model(tiny_t5, retrieval_weight=0.5, retrieval_readers=readers).eval()
     rows = [model(**batch_of(model, [ls], [text])).retrieval for ls, text in zip(LABEL_SETS, TEXTS, strict=True)]
     torch.testing.assert_close(model(**batch_of(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_second_reader_trains_on_what_it_predicts_with(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    """The pieces of a batch are embedded as `unit_embeddings` embeds the texts, where these are cut, too."""
+    model = make_model(tiny_t5, retrieval_weight=0.5, retrieval_readers="both").eval()
+    texts = ["Where is my parcel?", "late and broken " * 20, "Hi"]
+    for longest in (9, 64):
+        pieces = text_pieces(model.sentence_encoder, texts, longest)
+        lengths = torch.tensor([len(ids) for ids in pieces])
+        embedded = model.descriptions.joined(Texts.apart(pad(pieces, 0), lengths))[0]
+        expected = torch.from_numpy(unit_embeddings(model.sentence_encoder, texts, longest=longest))
+        torch.testing.assert_close(torch.nn.functional.normalize(embedded, dim=-1), expected, atol=1e-5, rtol=0)
+    assert model.sentence_encoder.max_seq_length == 128
 
 
 def test_the_paper_loss_has_no_retrieval_term(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:

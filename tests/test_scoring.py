@@ -154,13 +154,30 @@ def test_retrieval_is_a_source_of_its_own(
     input_ids, mask = _inputs(model)
     with torch.no_grad():
         states = model.base_generator.get_encoder()(input_ids=input_ids, attention_mask=mask)[0]
-        retrieved = torch.sigmoid(model.retrieval(states, mask, model.encode_bank())).numpy()
+        retrieved = torch.sigmoid(model.retrieval(states, mask, model.encode_bank()))[..., 0].numpy()
     both = _scores(model, beam=1000)
     np.testing.assert_allclose(both[..., 0], _brute_force(model), atol=1e-5)
     np.testing.assert_allclose(both[..., 1], retrieved, atol=1e-5)
     fast = _scores(model, "fast")
     assert fast.shape == (3, 3, 1)
     np.testing.assert_array_equal(fast[..., 0], both[..., 1])
+
+
+@torch.no_grad()
+def test_each_reader_of_retrieval_is_a_source(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    model = make_model(tiny_t5, labels=PLAIN, retrieval_weight=0.5, retrieval_readers="both").eval()
+    reading = model.backbone.read(*_inputs(model))
+    texts = torch.randn(3, model.embedding_dimensions, generator=torch.Generator().manual_seed(1))
+    retrieved = model.retrieve(reading, model.encode_bank(), texts)
+    assert retrieved is not None
+    scorer = LabelScorer(model)
+    accurate, fast = (scorer.evidence(reading, retrieved, scores) for scores in ("accurate", "fast"))
+    assert accurate.shape == (3, 3, 3)
+    np.testing.assert_array_equal(accurate[..., 1:], fast)
+    np.testing.assert_allclose(fast, retrieved.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(
+        scorer.evidence(reading, model.retrieve(reading, model.encode_bank()), "fast"), fast[..., :1]
+    )
 
 
 def test_fast_scores_take_no_decoder_pass_where_there_is_retrieval(
