@@ -48,7 +48,7 @@ IDENTITY = {"model": "stub", "settings": {}}
 class StubReader(BatchReader):
     """Gives token ids as they are."""
 
-    def read(self, rows: Any, embedded: Any = None) -> Any:
+    def read(self, rows: Any, pieces: Any = None) -> Any:
         """The rows."""
         return rows
 

@@ -266,7 +266,7 @@ def errors_table(rows: Iterable[Row], titles: Mapping[str, str], shown: int = 12
     """The first test rows that LAGAMC or the best of the others got wrong (paper, table 9)."""
     lines: list[str] = []
     for dataset, systems in _most_systems(rows).items():
-        if "lagamc" not in systems:
+        if "lagamc" not in systems or not _peers(systems):
             continue
         best = max(_peers(systems), key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
         ours, other = (systems[one][0]["analysis"]["errors"] for one in ("lagamc", best))

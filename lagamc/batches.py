@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from lagamc.artifact import ArtifactConfig, artifact_prompt
 from lagamc.backbones import Reading
 from lagamc.data import pad_texts
-from lagamc.encoders import unit_embeddings
+from lagamc.encoders import text_pieces
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
 from lagamc.rows import is_encodable
@@ -57,18 +56,18 @@ class BatchReader:
         with torch.no_grad():
             return None if self.model.retrieval is None else self.model.encode_bank()
 
-    def read(self, rows: Sequence[Sequence[int]], embedded: np.ndarray | None = None) -> TextBatch:
+    def read(self, rows: Sequence[Sequence[int]], pieces: Sequence[Sequence[int]] | None = None) -> TextBatch:
         """A batch of token ids.
 
         Args:
             rows: of prompt and text.
-            embedded: (rows, dimensions) of the texts by the sentence encoder, where retrieval reads them.
+            pieces: of the same texts for the sentence encoder, where retrieval reads them.
         """
         backbone = self.model.backbone
         padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
         ids, mask = (part.to(self.model.device) for part in padded)
         reading = backbone.read(ids, mask)
-        texts = None if embedded is None else torch.from_numpy(embedded).to(self.model.device)
+        texts = None if pieces is None else self.model.descriptions.texts(pieces)
         return TextBatch(ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings, texts))
 
     def run(
@@ -107,20 +106,20 @@ class BatchReader:
         if not isinstance(stride, int) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
-        embedded = None
+        pieces: list[list[int]] | None = None
         if scored and self.model.reads_texts:
-            longest = None if stride else config.max_input_length  # it reads a long text once, as far as it can
-            embedded = unit_embeddings(self.model.sentence_encoder, texts, batch_size, longest)
+            longest = None if stride else config.max_input_length  # as in training
+            pieces = text_pieces(self.model.sentence_encoder, texts, longest)
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
+            read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
             with torch.inference_mode():
-                read = None if embedded is None else embedded[[owners[i] for i in rows]]
-                answers = answer(self.read([inputs[i] for i in rows], read))
-            for i, found in zip(rows, answers, strict=True):
-                results[i] = found
+                answers = answer(self.read([inputs[i] for i in rows], read_too))
+            for i, result in zip(rows, answers, strict=True):
+                results[i] = result
         windows: list[list[Any]] = [[] for _ in texts]
         for owner, result in zip(owners, results, strict=True):
             windows[owner].append(result)

@@ -134,10 +134,11 @@ def check_settings(checkpoint: Path, config: ArtifactConfig) -> None:
 
 def _trained(config: ArtifactConfig) -> dict[str, object]:
     """Settings on which it depends what is trained."""
+    loss = LossSettings(**config.loss)
     return {
         "lambda_mode": config.lambda_mode,
-        "retrieval_weight": "above 0" if config.loss.get("retrieval_weight") else 0,
-        "retrieval_readers": LossSettings(**config.loss).retrieval_readers,
+        "retrieval_weight": "above 0" if loss.retrieval_weight else 0,
+        "retrieval_readers": loss.retrieval_readers if loss.retrieval_weight else "none",
         "train_sentence_encoder": bool(config.figures.get("sentence_encoder_trained")),
         "lora_rank": config.figures.get("lora_rank") or "none",
     }

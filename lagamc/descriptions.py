@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lagamc.bridge import AlignedText, PaddedAlignments, pad_alignments
+from lagamc.data import pad
 from lagamc.lengths import in_parts
 from lagamc.prompts import special_tokens
 
@@ -90,6 +91,16 @@ class DescriptionEncoder(nn.Module):
     def single(self, labels: Tensor) -> Texts:
         """The descriptions of some labels, (descriptions,) positions in the bank, as texts of their own."""
         return Texts.apart(self.piece_ids[labels], self.piece_lengths[labels])
+
+    def texts(self, pieces: Sequence[Sequence[int]]) -> Tensor:
+        """Embeddings of any texts, (texts, dimensions), as a training step reads them.
+
+        Args:
+            pieces: token ids of each, without special tokens.
+        """
+        lengths = torch.tensor([len(ids) for ids in pieces], device=self.piece_ids.device)
+        ids = pad([row or [self.padding_id] for row in pieces], self.padding_id).to(lengths.device)
+        return self.joined(Texts.apart(ids, lengths))[0]
 
     def responses(self, label: Tensor, rows: Tensor, encoded: Tensor | None) -> tuple[Texts | None, Tensor]:
         """The true responses as texts; rows with the same labels are encoded once.

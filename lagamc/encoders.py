@@ -68,34 +68,28 @@ def load_sentence_encoder(
     return encoder
 
 
-def unit_embeddings(
-    encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32, longest: int | None = None
-) -> np.ndarray:
+def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
     """Embeddings of length 1, (texts, dimensions), float32.
 
     Args:
         encoder: any.
         texts: any number.
         batch_size: texts at a time.
-        longest: tokens read of a text, special ones included; never more than the encoder can read, as None does.
     """
-    own = encoder.max_seq_length
-    try:
-        encoder.max_seq_length = _at_most(own, longest)
-        found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
-    finally:
-        encoder.max_seq_length = own
+    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(found, dtype=np.float32)
 
 
 def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
-    """What `unit_embeddings` reads of texts, as token ids of the encoder without its special tokens."""
+    """Texts as token ids of an encoder, without its special tokens.
+
+    Args:
+        encoder: any.
+        texts: any number.
+        longest: tokens of a text, special ones included; never more than the encoder reads, as None gives.
+    """
     head, tail = special_tokens(encoder.tokenizer)
-    limit = _at_most(encoder.max_seq_length, longest)
+    limit = min((size for size in (encoder.max_seq_length, longest) if size is not None), default=None)
     room = None if limit is None else limit - len(head) - len(tail)
     pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [row[:room] for row in pieces]
-
-
-def _at_most(own: int | None, longest: int | None) -> int | None:
-    return min((size for size in (own, longest) if size is not None), default=None)

@@ -274,8 +274,8 @@ class LagamcModel(nn.Module):
             compared: all labels of the rows among them; None takes the whole bank, and the labels of `label_index`.
 
         Returns:
-            the loss, and what `encode_bank` gives where this or the retrieval term compares with it: all texts of a
-            step are encoded together.
+            the loss, and what `encode_bank` gives where this or the retrieval term compares with it: all
+            descriptions of a step are encoded together.
         """
         settings, descriptions = self.settings, self.descriptions
         soft = soft_tokens(logits, settings.soft_tokens, self.temperature, self.training)

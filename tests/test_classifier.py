@@ -12,7 +12,7 @@ import torch
 from lagamc.artifact import artifact_prompt
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.data import Columns, read_examples
-from lagamc.encoders import unit_embeddings
+from lagamc.encoders import text_pieces
 from lagamc.errors import LagamcError
 from lagamc.training import evaluate
 from tests.artifacts import Trained
@@ -310,14 +310,14 @@ def test_windows_of_a_long_text_are_merged_by_maximum(trained: Trained, scores: 
     )
     assert len(rows) > 3
     parts = []
-    embedded = unit_embeddings(classifier.model.sentence_encoder, [LONG])  # which reads as much as it can
+    pieces = text_pieces(classifier.model.sentence_encoder, [LONG])  # as much as it can read
     for row in rows:
         with torch.inference_mode():
-            batch = classifier.reader.read([row], embedded)
+            batch = classifier.reader.read([row], pieces)
         parts.append(classifier.scorer.evidence(batch.reading, batch.retrieved, scores)[0])
     expected = classifier.rules.probabilities(np.max(parts, axis=0)[None], scores)[0]
     short, whole, cut = (
-        *classifier.predict([TEXTS[0], LONG], scores=scores, window_stride=stride),
+        *classifier.predict([TEXTS[0], LONG], batch_size=2, scores=scores, window_stride=stride),
         classifier.predict([LONG], scores=scores)[0],
     )
     assert list(whole.scores.values()) == pytest.approx(expected.tolist(), abs=2e-5)

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lagamc.data import pad
-from lagamc.descriptions import Texts
-from lagamc.encoders import text_pieces, unit_embeddings
+from lagamc.encoders import text_pieces
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossBalance
 from lagamc.modeling import LagamcModel
@@ -99,19 +97,15 @@ def test_the_retrieval_term_is_the_mean_of_its_rows(
 
 
 @torch.no_grad()
-def test_the_second_reader_trains_on_what_it_predicts_with(
-    make_model: Callable[..., LagamcModel], tiny_t5: Path
-) -> None:
-    """The pieces of a batch are embedded as `unit_embeddings` embeds the texts, where these are cut, too."""
-    model = make_model(tiny_t5, retrieval_weight=0.5, retrieval_readers="both").eval()
-    texts = ["Where is my parcel?", "late and broken " * 20, "Hi"]
+def test_texts_are_embedded_as_by_encode(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    """Those that are cut, too."""
+    model = make_model(tiny_t5).eval()
+    encoder, texts = model.sentence_encoder, ["Where is my parcel?", "late and broken " * 20, "Hi", "\u200b"]
     for longest in (9, 64):
-        pieces = text_pieces(model.sentence_encoder, texts, longest)
-        lengths = torch.tensor([len(ids) for ids in pieces])
-        embedded = model.descriptions.joined(Texts.apart(pad(pieces, 0), lengths))[0]
-        expected = torch.from_numpy(unit_embeddings(model.sentence_encoder, texts, longest=longest))
-        torch.testing.assert_close(torch.nn.functional.normalize(embedded, dim=-1), expected, atol=1e-5, rtol=0)
-    assert model.sentence_encoder.max_seq_length == 128
+        embedded = model.descriptions.texts(text_pieces(encoder, texts, longest))
+        encoder.max_seq_length = longest
+        torch.testing.assert_close(embedded, encoder.encode(texts, convert_to_tensor=True), atol=1e-5, rtol=0)
+        encoder.max_seq_length = 128
 
 
 def test_the_paper_loss_has_no_retrieval_term(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
