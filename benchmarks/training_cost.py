@@ -39,7 +39,7 @@ from benchmarks.models import WITHOUT_CHECKPOINTS
 from benchmarks.outcomes import finish
 from lagamc.config import parse_arguments
 from lagamc.data import LagamcCollator, encode_examples
-from lagamc.encoders import text_pieces
+from lagamc.encoders import pieces_to_read
 from lagamc.prompts import prompt_from
 from lagamc.trainer import LagamcTrainer
 from lagamc.training import build_model, load_data
@@ -62,9 +62,8 @@ def build_trainer(variant: str, data: Path, rows: int, *more: str) -> LagamcTrai
     found = load_data(data_arguments)
     model, config = build_model(model_arguments, data_arguments, found)
     lengths = (config.max_input_length, config.max_response_length)
-    examples, pieces = found.splits["train"], None
-    if model.reads_texts:
-        pieces = text_pieces(model.sentence_encoder, [e.text for e in examples], config.max_input_length)
+    examples = found.splits["train"]
+    pieces = pieces_to_read(model, [example.text for example in examples], config.max_input_length)
     encoded, _ = encode_examples(
         examples, model.tokenizer, prompt_from(config.prompt), model.codec, *lengths, text_pieces=pieces
     )

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from lagamc.artifact import ArtifactConfig, artifact_prompt
 from lagamc.backbones import Reading
 from lagamc.data import pad_texts
-from lagamc.encoders import text_pieces
+from lagamc.encoders import pieces_to_read
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
 from lagamc.rows import is_encodable
@@ -106,10 +106,7 @@ class BatchReader:
         if not isinstance(stride, int) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
-        pieces: list[list[int]] | None = None
-        if scored and self.model.reads_texts:
-            longest = None if stride else config.max_input_length  # as in training
-            pieces = text_pieces(self.model.sentence_encoder, texts, longest)
+        pieces = pieces_to_read(self.model, texts, config.max_input_length, stride) if scored else None
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)
@@ -118,8 +115,8 @@ class BatchReader:
             read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
             with torch.inference_mode():
                 answers = answer(self.read([inputs[i] for i in rows], read_too))
-            for i, result in zip(rows, answers, strict=True):
-                results[i] = result
+            for i, found in zip(rows, answers, strict=True):
+                results[i] = found
         windows: list[list[Any]] = [[] for _ in texts]
         for owner, result in zip(owners, results, strict=True):
             windows[owner].append(result)

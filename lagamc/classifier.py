@@ -288,7 +288,6 @@ class LagamcClassifier:
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
-
         scored = limits is not None
 
         def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, str, list[Match]]]:

@@ -384,9 +384,9 @@ class LagamcCollator:
             "row": torch.tensor([row["row"] for row in rows]),
         }
         if "text_pieces" in rows[0]:
-            pieces = [row["text_pieces"] for row in rows]
-            batch["text_pieces"] = pad([ids or [self.piece_pad_id] for ids in pieces], self.piece_pad_id)
-            batch["text_lengths"] = torch.tensor([len(ids) for ids in pieces])
+            batch["text_pieces"], batch["text_lengths"] = pad_pieces(
+                [row["text_pieces"] for row in rows], self.piece_pad_id
+            )
         return batch
 
 
@@ -396,6 +396,11 @@ def pad_texts(rows: Sequence[Sequence[int]], value: int, side: str = "right") ->
         return pad(rows, value), pad([[1] * len(row) for row in rows], 0)
     turned = [row[::-1] for row in rows]
     return pad(turned, value).flip(1), pad([[1] * len(row) for row in rows], 0).flip(1)
+
+
+def pad_pieces(rows: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of texts, (rows, tokens), and how many each has, (rows,); there may be none."""
+    return pad([row or [value] for row in rows], value), torch.tensor([len(row) for row in rows])
 
 
 def pad(sequences: Sequence[Sequence[Any]], value: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lagamc.bridge import AlignedText, PaddedAlignments, pad_alignments
-from lagamc.data import pad
+from lagamc.data import pad_pieces
 from lagamc.lengths import in_parts
 from lagamc.prompts import special_tokens
 
@@ -98,8 +98,7 @@ class DescriptionEncoder(nn.Module):
         Args:
             pieces: token ids of each, without special tokens.
         """
-        lengths = torch.tensor([len(ids) for ids in pieces], device=self.piece_ids.device)
-        ids = pad([row or [self.padding_id] for row in pieces], self.padding_id).to(lengths.device)
+        ids, lengths = (part.to(self.piece_ids.device) for part in pad_pieces(pieces, self.padding_id))
         return self.joined(Texts.apart(ids, lengths))[0]
 
     def responses(self, label: Tensor, rows: Tensor, encoded: Tensor | None) -> tuple[Texts | None, Tensor]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
 from lagamc.hub import ENCODER_PATTERNS, HubAccess, ModelFolder, resolve
-from lagamc.modeling import encoder_backbone
+from lagamc.modeling import LagamcModel, encoder_backbone
 from lagamc.prompts import special_tokens
 
 if TYPE_CHECKING:
@@ -93,3 +93,21 @@ def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int
     room = None if limit is None else limit - len(head) - len(tail)
     pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [row[:room] for row in pieces]
+
+
+def pieces_to_read(
+    model: LagamcModel, texts: Sequence[str], max_input_length: int, window_stride: int = 0
+) -> list[list[int]] | None:
+    """`text_pieces` as training and prediction cut them; None where the sentence encoder reads no texts.
+
+    A text that the generator reads in windows is read once, as far as the encoder can.
+
+    Args:
+        model: with its sentence encoder.
+        texts: any number.
+        max_input_length: tokens of a text without windows.
+        window_stride: 0 where there are none.
+    """
+    if not model.reads_texts:
+        return None
+    return text_pieces(model.sentence_encoder, texts, None if window_stride else max_input_length)

@@ -34,7 +34,7 @@ from lagamc.data import (
     read_examples,
     read_hub_split,
 )
-from lagamc.encoders import load_sentence_encoder, text_pieces
+from lagamc.encoders import load_sentence_encoder, pieces_to_read
 from lagamc.errors import LagamcError
 from lagamc.generators import (
     LoraSettings,
@@ -242,10 +242,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
         check_settings(checkpoint, config)
     prompt = prompt_from(config.prompt)
     encoded = {}
-    longest = None if config.window_stride else config.max_input_length  # as in `BatchReader.run`
     for split in ("train", "dev"):
         texts = [example.text for example in data.splits[split]]
-        pieces = text_pieces(model.sentence_encoder, texts, longest) if model.reads_texts else None
         encoded[split], clipped = encode_examples(
             data.splits[split],
             model.tokenizer,
@@ -254,7 +252,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
             config.max_input_length,
             config.max_response_length,
             config.window_stride,
-            pieces,
+            pieces_to_read(model, texts, config.max_input_length, config.window_stride),
         )
         config.figures[f"{split}_clipped_texts"] = clipped.prompts
         config.figures[f"{split}_clipped_responses"] = clipped.responses

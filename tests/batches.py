@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lagamc.data import Example, LagamcCollator, encode_examples
-from lagamc.encoders import text_pieces
+from lagamc.encoders import pieces_to_read
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.trainer import MODEL_INPUTS
@@ -27,7 +27,7 @@ def batch_of(
     examples = [
         Example(str(i), text, tuple(labels)) for i, (text, labels) in enumerate(zip(texts, label_sets, strict=True))
     ]
-    pieces = text_pieces(model.sentence_encoder, list(texts), 64) if model.reads_texts else None
+    pieces = pieces_to_read(model, texts, 64)
     data, _ = encode_examples(examples, model.tokenizer, Prompt(), model.codec, 64, 128, text_pieces=pieces)
     rows = LagamcCollator(model.tokenizer.pad_token_id, len(model.codec.bank))([data[i] for i in range(len(data))])
     return {name: rows[name] for name in MODEL_INPUTS if name in rows}
