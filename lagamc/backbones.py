@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from lagamc.errors import LagamcError
 from lagamc.lengths import in_parts
@@ -23,13 +24,14 @@ class Reading:
         states: (rows, tokens, hidden) of the encoder, or the last layer of a decoder-only generator.
         attention_mask: (rows, tokens).
         starts: (rows,) the token behind which the response begins.
-        past: keys and values of everything before `starts` in each layer, of a decoder-only generator.
+        past: keys and values of the text in each layer, of a decoder-only generator those before `starts`; the
+            cross-attention of an encoder-decoder has them as soon as something is written behind the reading.
     """
 
     states: Tensor
     attention_mask: Tensor
     starts: Tensor
-    past: tuple[tuple[Tensor, Tensor], ...] = ()
+    past: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class EncoderDecoderBackbone:
@@ -94,21 +96,33 @@ class EncoderDecoderBackbone:
     def continued(self, reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]]) -> Tensor:
         """Logits behind the start and behind every written token, (prefixes, longest + 1, vocabulary).
 
-        The decoder's short input is computed anew: with right padding that needs no surgery on caches, and it also
-        works with relative positions.
+        Keys and values of the text are computed once. The decoder's short input is computed anew: with right padding
+        that needs no surgery on caches, and it also works with relative positions.
 
         Args:
             reading: the texts.
             rows: the text of each prefix.
             written: response tokens of each prefix.
         """
+        if not reading.past:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            self._written(reading, slice(None), reading.starts[:, None], None, cache)
+            layers: list[Any] = cache.cross_attention_cache.layers
+            reading.past.extend((layer.keys, layer.values) for layer in layers)
         ids, mask, source = _right_padded(reading, rows, written, self.padding_id)
+        cache = EncoderDecoderCache(DynamicCache(), _text_cache(reading, source))
+        return self._written(reading, source, ids, mask, cache)
+
+    def _written(
+        self, reading: Reading, source: Any, ids: Tensor, mask: Tensor | None, cache: EncoderDecoderCache
+    ) -> Tensor:
         return self.generator(
             encoder_outputs=(reading.states[source],),
             attention_mask=reading.attention_mask[source],
             decoder_input_ids=ids,
             decoder_attention_mask=mask,
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=True,
         ).logits
 
     def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
@@ -152,28 +166,58 @@ class DecoderOnlyBackbone(EncoderDecoderBackbone):
             use_cache=True,
         )
         layers: list[Any] = output.past_key_values.layers
-        past = tuple((layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in layers)
+        past = [(layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in layers]
         return Reading(output.hidden_states[-1], attention_mask, input_ids[:, -1], past)
 
     def continued(self, reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]]) -> Tensor:
         """As of the encoder-decoder; the text is not read again."""
         ids, mask, source = _right_padded(reading, rows, written, self.padding_id)
-        cache = DynamicCache()
-        for number, (keys, values) in enumerate(reading.past):
-            cache.update(keys[source], values[source], number)
         before = reading.attention_mask[source]
         positions = before.sum(1, keepdim=True) - 1 + torch.arange(ids.shape[1], device=ids.device)
         return self.generator(
             input_ids=ids,
             attention_mask=torch.cat([before[:, :-1], mask], dim=1),
             position_ids=positions,
-            past_key_values=cache,
+            past_key_values=_text_cache(reading, source),
             use_cache=True,
         ).logits
 
     def response_of(self, generated: Tensor, input_ids: Tensor) -> Tensor:
         """What `generate` wrote, without the text."""
         return generated[:, input_ids.shape[1] :]
+
+
+class _TextLayer(DynamicLayer):
+    """One layer's keys and values of the texts, copied for the prefixes not before the layer is reached.
+
+    Copies of all layers at once would take more memory than the model: many prefixes belong to one text.
+    """
+
+    is_initialized = True
+
+    def __init__(self, text: tuple[Tensor, Tensor], source: Tensor):
+        self.text, self.source = text, source
+
+    @property
+    def keys(self) -> Tensor:  # type: ignore[override]
+        return self.text[0][self.source]
+
+    @property
+    def values(self) -> Tensor:  # type: ignore[override]
+        return self.text[1][self.source]
+
+    def get_seq_length(self) -> int:
+        return self.text[0].shape[-2]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of text and prefix; nothing is kept, nothing is written behind them."""
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+def _text_cache(reading: Reading, source: Tensor) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = [_TextLayer(layer, source) for layer in reading.past]
+    return cache
 
 
 def _right_padded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,18 @@ def test_writing_behind_a_reading_equals_reading_all_again(model: LagamcModel) -
         for i, (row, tokens) in enumerate(zip(rows, written, strict=True)):
             expected = _alone(model, TEXTS[row], tokens)
             torch.testing.assert_close(logits[i, : len(tokens) + 1], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("generator", ["tiny_t5", "tiny_bart"])
+@torch.no_grad()
+def test_a_decoder_projects_the_text_once(
+    generator: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+) -> None:
+    model = make_model(request.getfixturevalue(generator)).eval()
+    reading = model.backbone.read(*_batch(model))
+    first = model.backbone.continued(reading, [1, 0], [[30, 31], [32]])
+    forgotten = replace(reading, states=torch.full_like(reading.states, torch.nan))
+    assert torch.equal(model.backbone.continued(forgotten, [1, 0], [[30, 31], [32]]), first)
 
 
 @pytest.mark.parametrize("lora", [False])
