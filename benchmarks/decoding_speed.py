@@ -24,8 +24,9 @@ from benchmarks.models import trained_model
 from benchmarks.outcomes import finish
 from lagamc.artifact import artifact_prompt
 from lagamc.classifier import LagamcClassifier
-from lagamc.data import pad_texts, read_examples
+from lagamc.data import read_examples
 from lagamc.decoding import DescriptionDecoder
+from lagamc.encoding import pad_texts
 
 
 def batches(classifier: LagamcClassifier, texts: list[str], size: int) -> list[tuple[Tensor, Tensor]]:

@@ -28,8 +28,9 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from benchmarks.bridge_fidelity import t5_tokenizer
 from benchmarks.outcomes import finish
 from lagamc.config import DataArguments
-from lagamc.data import Example, LagamcCollator, encode_examples
+from lagamc.data import Example
 from lagamc.encoders import load_sentence_encoder
+from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.generators import LoraSettings, add_lora, embedded_folder
 from lagamc.losses import LossBalance, LossSettings
 from lagamc.modeling import LagamcModel

@@ -38,8 +38,8 @@ from benchmarks.datasets import ROOT, find_dataset
 from benchmarks.models import WITHOUT_CHECKPOINTS
 from benchmarks.outcomes import finish
 from lagamc.config import parse_arguments
-from lagamc.data import LagamcCollator, encode_examples
 from lagamc.encoders import pieces_to_read
+from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.prompts import prompt_from
 from lagamc.trainer import LagamcTrainer
 from lagamc.training import build_model, load_data

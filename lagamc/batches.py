@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt
 from lagamc.backbones import Reading
-from lagamc.data import pad_texts
 from lagamc.encoders import pieces_to_read
+from lagamc.encoding import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
 from lagamc.rows import is_encodable

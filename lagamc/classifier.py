@@ -17,10 +17,10 @@ from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_art
 from lagamc.backbones import check_lengths
 from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
-from lagamc.data import LOSS_IGNORE, pad
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
 from lagamc.encoders import unit_embeddings
+from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
 from lagamc.hub import HubAccess

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lagamc.bridge import AlignedText, PaddedAlignments, pad_alignments
-from lagamc.data import pad_pieces
+from lagamc.encoding import pad_pieces
 from lagamc.lengths import in_parts
 from lagamc.prompts import special_tokens
 

@@ -23,8 +23,8 @@ from transformers.utils import PushInProgress
 
 from lagamc.artifact import ArtifactConfig, copy_artifact, save_artifact
 from lagamc.cards import render_card
-from lagamc.data import LOSS_IGNORE, pad
 from lagamc.decoding import DescriptionDecoder
+from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
 from lagamc.loading import load_weights

@@ -26,15 +26,14 @@ from lagamc.data import (
     Columns,
     DataReport,
     Example,
-    LagamcCollator,
     carve_dev,
     check_data,
-    encode_examples,
     load_hub_splits,
     read_examples,
     read_hub_split,
 )
 from lagamc.encoders import load_sentence_encoder, pieces_to_read
+from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.errors import LagamcError
 from lagamc.generators import (
     LoraSettings,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lagamc.data import Example, LagamcCollator, encode_examples
+from lagamc.data import Example
 from lagamc.encoders import pieces_to_read
+from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.trainer import MODEL_INPUTS

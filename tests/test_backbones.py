@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lagamc.data import pad_texts
+from lagamc.encoding import pad_texts
 from lagamc.lengths import parts_by_length
 from lagamc.modeling import LagamcModel
 

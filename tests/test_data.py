@@ -15,15 +15,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from lagamc.data import (
-    Columns,
-    Example,
-    carve_dev,
-    check_data,
-    load_hub_splits,
-    read_examples,
-    read_hub_split,
-)
+from lagamc.data import Columns, Example, carve_dev, check_data, load_hub_splits, read_examples, read_hub_split
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.rows import read_rows

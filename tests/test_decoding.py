@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lagamc.backbones import Reading
 from lagamc.classifier import LagamcClassifier
-from lagamc.data import pad_texts
 from lagamc.decoding import DescriptionDecoder
+from lagamc.encoding import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.generators import build_embedded, embedded_folder, load_tokenizer
 from lagamc.labels import LabelBank

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from lagamc.data import LOSS_IGNORE, ClippedShares, LagamcCollator, encode_examples
+from lagamc.encoding import LOSS_IGNORE, ClippedShares, LagamcCollator, encode_examples
 from lagamc.labels import LabelBank
 from lagamc.prompts import END_OF_RESPONSE, Prompt, ResponseCodec
 from tests.batches import example

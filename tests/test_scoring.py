@@ -13,7 +13,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from lagamc import scoring
-from lagamc.data import pad_texts
+from lagamc.encoding import pad_texts
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
 from lagamc.scoring import LabelScorer

@@ -9,7 +9,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.data import Example, LagamcCollator, encode_examples
+from lagamc.data import Example
+from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.trainer import LagamcTrainer
