@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -18,6 +19,8 @@ from lagamc.prompts import special_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+UNBOUNDED_LENGTH = 512  # tokens read by an encoder that names no bound
 
 
 def find_sentence_encoder(
@@ -34,7 +37,7 @@ def find_sentence_encoder(
 def load_sentence_encoder(
     name: str | Path, revision: str | None = None, access: HubAccess | None = None
 ) -> SentenceTransformer:
-    """A sentence encoder from a folder or the Hub, on the CPU, without dropout.
+    """A sentence encoder from a folder or the Hub, on the CPU, without dropout and with a bound to what it reads.
 
     Dropout would make a perfect response differ from its own target.
 
@@ -65,18 +68,22 @@ def load_sentence_encoder(
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    if (encoder.max_seq_length or VERY_LARGE_INTEGER) >= VERY_LARGE_INTEGER:  # neither model nor tokenizer has a bound
+        encoder.max_seq_length = UNBOUNDED_LENGTH
     return encoder
 
 
 def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """Embeddings of length 1, (texts, dimensions), float32.
+    """Embeddings of length 1, (texts, dimensions), float32; no prompt of the encoder stands before them, as in training.
 
     Args:
         encoder: any.
         texts: any number.
         batch_size: texts at a time.
     """
-    found = encoder.encode(list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False)
+    found = encoder.encode(
+        list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False, prompt=""
+    )
     return np.asarray(found, dtype=np.float32)
 
 

@@ -361,7 +361,7 @@ class LagamcModel(nn.Module):
         with self.evaluating():
             through = self.encode_bank().float()
             texts = [text + "." for text in self.codec.bank.descriptions]
-            encoded = self.sentence_encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+            encoded = self.sentence_encoder.encode(texts, convert_to_tensor=True, show_progress_bar=False, prompt="")
         return torch.nn.functional.cosine_similarity(through, encoded.float().to(through.device))
 
     @torch.no_grad()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from lagamc.descriptions import Texts
+from lagamc.encoders import unit_embeddings
 from lagamc.modeling import LagamcModel
 
 
@@ -78,3 +82,29 @@ def test_texts_encoded_together_are_as_if_alone(make_model: Callable[..., Lagamc
         torch.testing.assert_close(embeddings, descriptions.joined(group)[0], atol=1e-5, rtol=1e-5)
     still = Texts(moved.piece_ids, moved.lengths, moved.rows)
     assert not torch.allclose(descriptions.joined(still)[0], together[1], atol=1e-3)
+
+
+def test_a_default_prompt_of_the_encoder_is_left_out_everywhere(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path
+) -> None:
+    model = make_model(tiny_t5).eval()
+    texts = [text + "." for text in model.codec.bank.descriptions]
+    plain = unit_embeddings(model.sentence_encoder, texts)
+    model.sentence_encoder.prompts = {"query": "find what is meant: "}
+    model.sentence_encoder.default_prompt_name = "query"
+    assert not np.allclose(model.sentence_encoder.encode(texts, normalize_embeddings=True), plain, atol=1e-3)
+    assert np.array_equal(unit_embeddings(model.sentence_encoder, texts), plain)
+    assert model.bridge_similarities().min() > 0.999
+
+
+def test_an_encoder_without_a_bound_reads_as_much_as_one_can_expect(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    transformer = Transformer(str(tiny_t5))
+    modules = [transformer, Pooling(transformer.auto_model.config.d_model, "mean")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path), create_model_card=False)
+    assert SentenceTransformer(str(tmp_path), device="cpu").max_seq_length > 10**20  # what there is to mend
+    model = make_model(tiny_t5, encoder=tmp_path).eval()
+    assert model.sentence_encoder.max_seq_length == 512
+    expected = model.sentence_encoder.encode([t + "." for t in model.codec.bank.descriptions], convert_to_tensor=True)
+    assert torch.allclose(model.encode_bank(), expected, atol=1e-5)
