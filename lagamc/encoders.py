@@ -74,7 +74,7 @@ def load_sentence_encoder(
 
 
 def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """Embeddings of length 1, (texts, dimensions), float32; no prompt of the encoder stands before them, as in training.
+    """Embeddings of length 1, (texts, dimensions), float32; without a prompt before them, as in training.
 
     Args:
         encoder: any.
