@@ -190,7 +190,7 @@ class DecoderOnlyBackbone(EncoderDecoderBackbone):
 class _TextLayer(DynamicLayer):
     """One layer's keys and values of the texts, copied for the prefixes not before the layer is reached.
 
-    Copies of all layers at once would take more memory than the model: many prefixes belong to one text.
+    Many prefixes belong to one text: copies of all layers at once can take more memory than the model.
     """
 
     is_initialized = True
