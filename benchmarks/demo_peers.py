@@ -19,7 +19,7 @@ from benchmarks.outcomes import finish
 from benchmarks.peers import decide, frozen_minilm, tfidf_svc
 from lagamc.config import DataArguments
 from lagamc.metrics import multi_label_metrics
-from lagamc.training import load_data
+from lagamc.training_data import load_data
 
 SEEDS = (1, 2, 3)
 

@@ -35,7 +35,7 @@ from lagamc.generators import LoraSettings, add_lora, embedded_folder
 from lagamc.losses import LossBalance, LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import PROMPTS, ResponseCodec
-from lagamc.training import load_data
+from lagamc.training_data import load_data
 
 LAYERS, RESPONSE = 24, 128
 SIZE: dict[str, Any] = {"vocab_size": 32128, "d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_heads": 16}

@@ -42,8 +42,9 @@ from lagamc.encoders import pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.prompts import prompt_from
 from lagamc.trainer import LagamcTrainer
-from lagamc.training import build_model, load_data
+from lagamc.training import build_model
 from lagamc.training_args import PRECISION_VARIABLE
+from lagamc.training_data import load_data
 
 VARIANTS: dict[str, list[str]] = {
     "ce": ["--semantic_form", "none", "--retrieval_weight", "0"],

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import f1_score, recall_score
 
 from lagamc.errors import LagamcError
 
@@ -87,14 +87,15 @@ def tune_thresholds(
         shrinkage: rows at which a label's own threshold counts half.
     """
     precision = wanted_precision(goal)
+    if goal != "macro_f1":  # over all pairs, as if of one label
+        scores, true = scores.reshape(-1, 1), true.reshape(-1, 1)
+    given, right = _counts(scores, true)
     if precision is not None:
-        reached = [precision_score(true.ravel(), scores.ravel() >= t, zero_division=1.0) for t in _GRID]
-        below = np.flatnonzero(np.asarray(reached) < precision)
+        reached = np.where(given > 0, right / np.maximum(given, 1), 1.0)[:, 0]
+        below = np.flatnonzero(reached < precision)
         first = 0 if len(below) == 0 else int(below[-1]) + 1
         return Thresholds(goal, float(_GRID[first] if first < len(_GRID) else _GRID[int(np.argmax(reached))]))
-    if goal == "micro_f1":  # over all pairs, as if of one label
-        scores, true = scores.reshape(-1, 1), true.reshape(-1, 1)
-    by_label = _f1_by_label(scores, true)
+    by_label = 2 * right / np.maximum(given + true.sum(0), 1)  # F1; 0 where it is neither given nor true
     overall = _best(by_label.mean(1))
     per_label: dict[str, float] = {}
     if goal == "macro_f1":
@@ -105,17 +106,17 @@ def tune_thresholds(
     return Thresholds(goal, overall, per_label)
 
 
-def _f1_by_label(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """F1 of each label at each threshold of the grid, (thresholds, labels); 0 where it is neither given nor true.
+def _counts(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are given each label at each threshold of the grid, and those of them that carry it.
 
-    From counts: a call of scikit-learn for each would take minutes with a hundred labels.
+    A call of scikit-learn for each would take minutes with a hundred labels.
+
+    Returns:
+        twice (thresholds, labels).
     """
-    carried, support = true.astype(bool), true.sum(0)
-    figures = []
-    for threshold in _GRID:
-        given = scores >= threshold
-        figures.append(2 * (given & carried).sum(0) / np.maximum(given.sum(0) + support, 1))
-    return np.array(figures)
+    carried = true.astype(bool)
+    found = [scores >= threshold for threshold in _GRID]
+    return np.array([one.sum(0) for one in found]), np.array([(one & carried).sum(0) for one in found])
 
 
 def _best(values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,7 @@ from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, checkpoint_to_resume, clear
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
-from lagamc.data import (
-    SPLITS,
-    Columns,
-    DataReport,
-    Example,
-    carve_dev,
-    check_data,
-    load_hub_splits,
-    read_examples,
-    read_hub_split,
-)
+from lagamc.data import Example
 from lagamc.encoders import load_sentence_encoder, pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.errors import LagamcError
@@ -57,80 +47,11 @@ from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import settle_mixed_precision
+from lagamc.training_data import TrainingData, load_data
 
 logger = logging.getLogger(__name__)
 
-DEMO = "demo"
 FIDELITY_LIMIT = 0.9
-
-
-@dataclass
-class TrainingData:
-    """The examples of a run and the bank that describes their labels."""
-
-    bank: LabelBank
-    splits: dict[str, list[Example]]
-    report: DataReport
-
-
-def load_data(arguments: DataArguments) -> TrainingData:
-    """Reads and checks all splits; no model is touched.
-
-    Raises:
-        LagamcError: one message with every problem of a file.
-    """
-    columns = Columns(arguments.text_column, arguments.labels_column, arguments.id_column)
-    limits = dict(
-        zip(SPLITS, (arguments.max_train_rows, arguments.max_dev_rows, arguments.max_test_rows), strict=True)
-    )
-    splits: dict[str, list[Example]] = {}
-    if arguments.dataset_name:
-        name = arguments.dataset_name
-        found = load_hub_splits(name, arguments.dataset_config, arguments.dataset_revision)
-        if "train" not in found:
-            raise LagamcError(f"data set {name!r}: expected a split 'train', found {sorted(found)}")
-        if arguments.labels_file:
-            bank = LabelBank.from_file(arguments.labels_file)
-        else:
-            bank = LabelBank.from_features(found["train"].features, arguments.labels_column)
-        for split, hub_split in zip(SPLITS, ("train", "validation", "test"), strict=True):
-            if hub_split in found:
-                data = found[hub_split]
-                splits[split] = read_hub_split(data, name, bank, columns, arguments.unlabelled, limits[split])
-    else:
-        files = data_files(arguments)
-        bank = LabelBank.from_file(files["labels"])
-        for split in SPLITS:
-            if split in files:
-                splits[split] = read_examples(files[split], bank, columns, arguments.unlabelled, limits[split])
-    if "dev" not in splits:
-        splits["train"], splits["dev"] = carve_dev(splits["train"], arguments.dev_fraction)
-    if arguments.atomic_labels:
-        bank = bank.atomic()
-    return TrainingData(bank, splits, check_data(splits, bank))
-
-
-def data_files(arguments: DataArguments) -> dict[str, Path]:
-    """The files of `data_dir`, and those named one by one, which take their place.
-
-    Raises:
-        LagamcError: the folder or its training or labels file is missing.
-    """
-    given = {split: getattr(arguments, f"{split}_file") for split in SPLITS} | {"labels": arguments.labels_file}
-    named = {name: Path(path) for name, path in given.items() if path}
-    if not arguments.data_dir:
-        return named
-    folder = Path(__file__).parent / DEMO if arguments.data_dir == DEMO else Path(arguments.data_dir)
-    if not folder.is_dir():
-        raise LagamcError(f"data_dir: no such folder {str(folder)!r}; it should hold train.jsonl and labels.json")
-    files = {split: folder / f"{split}.jsonl" for split in SPLITS} | {"labels": folder / "labels.json"}
-    files |= named
-    missing = [files[name].name for name in ("train", "labels") if not files[name].is_file()]
-    if missing:
-        raise LagamcError(
-            f"data_dir {str(folder)!r}: expected {' and '.join(missing)}, found {sorted(os.listdir(folder))}"
-        )
-    return {name: path for name, path in files.items() if path.is_file() or name in named}
 
 
 def build_model(

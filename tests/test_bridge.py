@@ -16,7 +16,7 @@ from lagamc.config import DataArguments
 from lagamc.generators import load_tokenizer
 from lagamc.labels import LabelBank
 from lagamc.prompts import ResponseCodec
-from lagamc.training import data_files
+from lagamc.training_data import data_files
 
 PIECES = ["the", "wai", "parcel", "waiting", "customer", "cu", "c", ".", ":", "##t", "##st", "##r", "##ok", "##en"]
 TOKENS = ["▁th", "▁wait", "▁parcel", "▁c", "roken", "st", "T", "in", "e", "g", ".", ":", "▁", "a", "▁a"]

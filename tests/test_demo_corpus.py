@@ -17,7 +17,7 @@ from lagamc.config import DataArguments
 from lagamc.data import SPLITS, Example
 from lagamc.labels import LabelBank
 from lagamc.rows import read_rows
-from lagamc.training import TrainingData, load_data
+from lagamc.training_data import TrainingData, load_data
 
 FOLDER = Path(lagamc.__file__).parent / "demo"
 

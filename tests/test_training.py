@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lagamc.config import DataArguments, parse_arguments
+from lagamc.config import parse_arguments
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
-from lagamc.training import data_files, load_data, measure_bridge, train
+from lagamc.training import measure_bridge, train
 from lagamc.training_args import PRECISION_VARIABLE
 from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly, write_data
-from tests.conftest import DESCRIPTIONS
 
 
 def test_metrics_file_holds_the_figures(trained_t5: Trained, trained_bart: Trained) -> None:
@@ -158,36 +157,6 @@ def test_best_checkpoint_is_the_one_that_is_saved(trained_t5: Trained) -> None:
     assert all(torch.equal(weight, saved[name]) for name, weight in best.items())
 
 
-# data
-
-
-def test_labels_file_takes_the_place_of_the_folder_s_own(data_dir: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.json"
-    other.write_text(json.dumps({**DESCRIPTIONS, "late": "Delay"}), encoding="utf-8")
-    data = load_data(DataArguments(data_dir=str(data_dir), labels_file=str(other), unlabelled="keep"))
-    assert data.bank["late"] == "Delay"
-
-
-def test_dev_is_carved_out_of_training_where_it_is_absent(data_dir: Path) -> None:
-    (data_dir / "dev.jsonl").unlink()
-    data = load_data(DataArguments(data_dir=str(data_dir), unlabelled="keep", dev_fraction=0.2))
-    ids = {split: {example.id for example in examples} for split, examples in data.splits.items()}
-    assert len(ids["dev"]) == 1
-    assert ids["train"] | ids["dev"] == {f"train-{letter}" for letter in "abcdef"}
-    assert not ids["train"] & ids["dev"]
-
-
-def test_limits_of_rows(data_dir: Path) -> None:
-    arguments = DataArguments(data_dir=str(data_dir), unlabelled="keep", max_train_rows=4, max_test_rows=2)
-    assert {name: len(rows) for name, rows in load_data(arguments).splits.items()} == {"train": 4, "dev": 6, "test": 2}
-
-
-def test_demo_is_a_folder_of_the_package() -> None:
-    files = data_files(DataArguments(data_dir="demo"))
-    assert set(files) == {"train", "dev", "test", "labels"}
-    assert all(path.is_file() for path in files.values())
-
-
 def test_output_is_checked_before_the_data(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     arguments = parse_arguments(["--data_dir", str(tmp_path / "no"), "--output_dir", str(tmp_path / "file" / "out")])
@@ -243,9 +212,3 @@ def test_a_label_that_no_row_has_can_be_written(tiny_t5: Path, tiny_encoder: Pat
     run = train_quickly(tiny_t5, tiny_encoder, data, tmp_path / "out", "--max_steps", "1", *NO_CHECKPOINTS)
     config = run.load().config
     assert config.max_response_length > max(len(ids) for ids in run.load().model.codec.token_ids)
-
-
-def test_named_files_take_the_place_of_the_folders(data_dir: Path, tmp_path: Path) -> None:
-    arguments = DataArguments(data_dir=str(data_dir), dev_file=str(tmp_path / "gone.jsonl"), unlabelled="keep")
-    with pytest.raises(LagamcError, match="no such file"):
-        load_data(arguments)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lagamc.config import DataArguments
+from lagamc.errors import LagamcError
+from lagamc.training_data import data_files, load_data
+from tests.conftest import DESCRIPTIONS
+
+
+def test_labels_file_takes_the_place_of_the_folder_s_own(data_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**DESCRIPTIONS, "late": "Delay"}), encoding="utf-8")
+    data = load_data(DataArguments(data_dir=str(data_dir), labels_file=str(other), unlabelled="keep"))
+    assert data.bank["late"] == "Delay"
+
+
+def test_dev_is_carved_out_of_training_where_it_is_absent(data_dir: Path) -> None:
+    (data_dir / "dev.jsonl").unlink()
+    data = load_data(DataArguments(data_dir=str(data_dir), unlabelled="keep", dev_fraction=0.2))
+    ids = {split: {example.id for example in examples} for split, examples in data.splits.items()}
+    assert len(ids["dev"]) == 1
+    assert ids["train"] | ids["dev"] == {f"train-{letter}" for letter in "abcdef"}
+    assert not ids["train"] & ids["dev"]
+
+
+def test_limits_of_rows(data_dir: Path) -> None:
+    arguments = DataArguments(data_dir=str(data_dir), unlabelled="keep", max_train_rows=4, max_test_rows=2)
+    assert {name: len(rows) for name, rows in load_data(arguments).splits.items()} == {"train": 4, "dev": 6, "test": 2}
+
+
+def test_demo_is_a_folder_of_the_package() -> None:
+    files = data_files(DataArguments(data_dir="demo"))
+    assert set(files) == {"train", "dev", "test", "labels"}
+    assert all(path.is_file() for path in files.values())
+
+
+def test_named_files_take_the_place_of_the_folders(data_dir: Path, tmp_path: Path) -> None:
+    arguments = DataArguments(data_dir=str(data_dir), dev_file=str(tmp_path / "gone.jsonl"), unlabelled="keep")
+    with pytest.raises(LagamcError, match="no such file"):
+        load_data(arguments)
