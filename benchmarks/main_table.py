@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from benchmarks import tables
 from benchmarks.analysis import analyse
@@ -42,6 +43,7 @@ from benchmarks.outcomes import RESULTS, machine, write
 from benchmarks.peers import Scored, decide
 from lagamc import __version__
 from lagamc.artifact import read_config
+from lagamc.calibration import Calibration
 from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
@@ -164,8 +166,12 @@ def lagamc(task: Task) -> Scored:
         settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]
         config = task.config or task.name
         run_training(config, folder, *settings, *task.settings)
-        run, figures = read_run(folder), read_config(folder).figures
-    scores = {split: rows.scores for split, rows in run.splits.items()}
+        run, saved = read_run(folder), read_config(folder)
+    figures = saved.figures
+    # its offset for each label is left out: no peer has one from the development rows
+    offsets = Calibration(**saved.calibration[saved.scores]).offsets
+    shift = np.array([offsets.get(name, 0.0) for name in task.bank.names])
+    scores = {split: expit(logit(rows.scores) - shift) for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
     precision = "" if figures["mixed_precision"] == "no" else f", {figures['mixed_precision']}"
     setting = " ".join([f"configs/{config}.yaml", *task.settings]) + precision

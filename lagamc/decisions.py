@@ -34,6 +34,8 @@ class DecisionRules:
         }
         self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in (*SCORES, UNSEEN)}
         self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
+        for calibration in self.calibration.values():  # what was found out about the old wording of a label
+            calibration.offsets = {k: v for k, v in calibration.offsets.items() if k not in config.untrained}
 
     def to_dict(self, unseen: Sequence[str] = ()) -> dict[str, Any]:
         """The fields of an `ArtifactConfig` that these rules stand for.
@@ -68,7 +70,7 @@ class DecisionRules:
         Raises:
             LagamcError: they are not finite.
         """
-        values = self.calibration[scores].apply(evidence)
+        values = self.calibration[scores].apply(evidence, self.names)
         if self.untrained and unseen is not None and UNSEEN in self.tuned:
             values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
         elif self.untrained and scores == "accurate" and self.has_retrieval:
@@ -143,7 +145,8 @@ class DecisionRules:
         figures: dict[str, dict[str, float]] = {}
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
-            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained])
+            names = [self.names[i] for i in trained]
+            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained], names)
             after = self.probabilities(evidence[scores], scores)
             self.tuned[scores] = {
                 g: tune_thresholds(after, true, self.names, g) for g in dict.fromkeys((goal, *GOALS))

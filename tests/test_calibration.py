@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from lagamc.artifact import ArtifactConfig
 from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+from lagamc.decisions import DecisionRules
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.normal(-1.0, 2.0, size=(600, 6))  # true log-odds
@@ -51,8 +55,34 @@ def test_nothing_is_fitted_to_rows_that_tell_nothing(labels: np.ndarray) -> None
     assert fit_calibration(TRUTH[..., None], few) == Calibration()
 
 
+def test_each_label_gets_an_offset_that_rows_give_reason_for() -> None:
+    names = list("abcdef")
+    shifted = TRUTH[..., None] + np.array([1, -1, 0, 0, 0, 0.5])[:, None]
+    common, own = fit_calibration(shifted, LABELS), fit_calibration(shifted, LABELS, names)
+    assert own.apply(shifted) == pytest.approx(expit(shifted @ own.weights + own.bias))
+
+    def error(values: np.ndarray) -> np.ndarray:
+        return np.abs(values - expit(TRUTH)).mean(axis=0)
+
+    assert (error(own.apply(shifted, names)) < error(common.apply(shifted)))[[0, 1, 5]].all()
+    assert own.offsets["a"] < -0.4 < 0.4 < own.offsets["b"]
+    assert own.apply(shifted[:, ::-1], names[::-1]) == pytest.approx(own.apply(shifted, names)[:, ::-1])
+    few = fit_calibration(shifted[:40], LABELS[:40], names)
+    assert abs(few.offsets["a"]) < abs(own.offsets["a"]) / 2
+
+
+def test_a_label_with_another_wording_keeps_no_offset() -> None:
+    calibration = {"fast": Calibration([1.0], 0.0, {"old": 2.0, "reworded": 2.0}).to_dict()}
+    config = ArtifactConfig(prompt={}, max_input_length=8, max_response_length=8, calibration=calibration)
+    evidence = np.zeros((1, 3, 1))
+    for untrained, expected in (([], [2.0, 2.0, 0.0]), (["reworded", "new"], [2.0, 0.0, 0.0])):
+        rules = DecisionRules(replace(config, untrained=untrained), ["old", "reworded", "new"], True)
+        assert rules.probabilities(evidence, "fast")[0] == pytest.approx(expit(expected))
+    assert rules.to_dict()["calibration"]["fast"]["offsets"] == {"old": 2.0}
+
+
 def test_calibrations_survive_their_dictionary() -> None:
-    calibration = Calibration([0.5, 1.25], -0.75)
+    calibration = Calibration([0.5, 1.25], -0.75, {"a": 0.5})
     assert Calibration(**calibration.to_dict()) == calibration
 
 
