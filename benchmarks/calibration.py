@@ -4,9 +4,9 @@
 
 Models are trained once on the first 2,000 rows (see `benchmarks.models`), tuned on the first development rows and
 measured on the first test rows. `before`: probabilities averaged over their sources, every label from 0.5 on.
-`one_curve`: probabilities calibrated alike for all labels, thresholds tuned for the goal. `after`: as a model does it,
-with an offset for each label. The last line is one JSON object: data set -> figures of the model's default scores,
-`goals` with those of each goal.
+`one_curve`: log-odds joined alike for all labels, thresholds tuned for the goal. `after`: as a model does it, how near
+the text is to the description as a further source, and an offset for each label. The last line is one JSON object:
+data set -> figures of the model's default scores, `goals` with those of each goal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def measure(classifier: LagamcClassifier, data: Path, rows: int) -> dict[str, An
         name: read_examples(data / f"{name}.jsonl", bank, unlabelled="keep", limit=rows) for name in ("dev", "test")
     }
     true = {name: binarise([bank.index(e.labels) for e in found], len(bank)) for name, found in splits.items()}
-    evidence = {name: classifier.evidence([e.text for e in found]) for name, found in splits.items()}
+    texts = {name: [e.text for e in found] for name, found in splits.items()}
+    classifier.tune(texts["dev"], [e.labels for e in splits["dev"]])
+    evidence = {name: classifier.evidence(found) for name, found in texts.items()}
+    near = {name: classifier.nearness(found) for name, found in texts.items()}
 
     def limits(probabilities: np.ndarray, goal: str) -> np.ndarray:
         return tune_thresholds(probabilities, true["dev"], bank.names, goal).values(bank.names)
@@ -49,8 +52,7 @@ def measure(classifier: LagamcClassifier, data: Path, rows: int) -> dict[str, An
         before = Calibration().apply(evidence["test"][scores])
         curve = fit_calibration(evidence["dev"][scores], true["dev"])
         common = {name: curve.apply(evidence[name][scores]) for name in splits}
-        calibration = fit_calibration(evidence["dev"][scores], true["dev"], bank.names)
-        after = {name: calibration.apply(evidence[name][scores], bank.names) for name in splits}
+        after = {name: classifier.rules.probabilities(evidence[name][scores], scores, near[name]) for name in splits}
         found: dict[str, Any] = {
             "ece_before": round(expected_calibration_error(before, true["test"]), 4),
             "ece_one_curve": round(expected_calibration_error(common["test"], true["test"]), 4),

@@ -19,7 +19,7 @@ from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
-from lagamc.encoders import unit_embeddings
+from lagamc.encoders import read_texts, unit_embeddings
 from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -307,10 +307,11 @@ class LagamcClassifier:
             return list(zip(evidence, written, matches, strict=True))
 
         answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride, scored)
-        unseen = self._unseen(texts, batch_size) if scored else [None] * len(texts)
+        needed = scored and answers and self.rules.needs_nearness(scores, answers[0][0][0].shape[-1])
+        nearness = self.nearness(texts, batch_size) if needed else None
         return [
-            self._decide(windows, scores, limits, top_k, cut, near)
-            for windows, cut, near in zip(answers, clipped, unseen, strict=True)
+            self._decide(windows, scores, limits, top_k, cut, None if nearness is None else nearness[[row]])
+            for row, (windows, cut) in enumerate(zip(answers, clipped, strict=True))
         ]
 
     def _decide(
@@ -320,7 +321,7 @@ class LagamcClassifier:
         limits: np.ndarray | None,
         top_k: int | None,
         clipped: bool,
-        unseen: np.ndarray | None,
+        near: np.ndarray | None,
     ) -> Prediction:
         """The prediction for one text from what was found in its windows: evidence, written text, matches."""
         evidence, written, matches = zip(*windows, strict=True)
@@ -331,7 +332,7 @@ class LagamcClassifier:
             return Prediction(labels, {}, text, found, clipped)
         names = self.bank.names
         strongest = np.max(evidence, axis=0, keepdims=True)
-        values = self.rules.probabilities(strongest, scores, None if unseen is None else unseen[None])[0]
+        values = self.rules.probabilities(strongest, scores, near)[0]
         chosen = [names[i] for i in self.rules.ranked(values, limits, top_k)]
         given = {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
         return Prediction(chosen, given, text, found, clipped)
@@ -368,9 +369,9 @@ class LagamcClassifier:
         wanted_precision(goal)
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
         evidence = self.evidence(texts, batch_size, progress)
-        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
+        read = self._read(texts, batch_size)
         self.model.background = Background.of(read)
-        evidence[UNSEEN] = self.model.background.score(read, self._descriptions)[..., None]
+        evidence[UNSEEN] = self.model.background.score(read, self._descriptions, self.rules.untrained)[..., None]
         figures = self.rules.tune(evidence, true, goal)
         # what was measured before is no figure of these thresholds, nor is a card that was written for them
         measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}
@@ -394,6 +395,13 @@ class LagamcClassifier:
             for scores in SCORES
         }
 
+    def nearness(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray | None:
+        """How near texts are to the descriptions, (texts, labels), see `Background.score`; None before tuning."""
+        if self.model.background is None:
+            return None
+        read = self._read(texts, batch_size)
+        return self.model.background.score(read, self._descriptions, self.rules.untrained)
+
     # parts of the above
 
     @cached_property
@@ -401,9 +409,7 @@ class LagamcClassifier:
         """Unit embeddings of the descriptions, (labels, dimensions)."""
         return unit_embeddings(self.model.sentence_encoder, [text + "." for text in self.bank.descriptions])
 
-    def _unseen(self, texts: Sequence[str], batch_size: int) -> Sequence[np.ndarray | None]:
-        """How near each text is to the descriptions, (labels,); None where no label is scored by it."""
-        if not self.rules.untrained or self.model.background is None or not texts:
-            return [None] * len(texts)
-        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
-        return list(self.model.background.score(read, self._descriptions))
+    def _read(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
+        """What the sentence encoder makes of texts, cut where the generator's are."""
+        longest = None if self.config.window_stride else self.config.max_input_length
+        return read_texts(self.model, texts, longest, batch_size)

@@ -56,7 +56,14 @@ class DecisionRules:
             "calibration": {scores: c.to_dict() for scores, c in self.calibration.items()},
         }
 
-    def probabilities(self, evidence: np.ndarray, scores: str, unseen: np.ndarray | None = None) -> np.ndarray:
+    def needs_nearness(self, scores: str, sources: int) -> bool:
+        """Whether probabilities need `Background.score` beside so many sources of log-odds."""
+        return bool(self.untrained) or self._joins_nearness(scores, sources)
+
+    def _joins_nearness(self, scores: str, sources: int) -> bool:
+        return len(self.calibration[scores].weights) > sources
+
+    def probabilities(self, evidence: np.ndarray, scores: str, near: np.ndarray | None = None) -> np.ndarray:
         """Probabilities, (rows, labels).
 
         The generator and retrieval were trained to give labels that were added later to no text: these are scored by
@@ -65,14 +72,17 @@ class DecisionRules:
         Args:
             evidence: (rows, labels, sources) log-odds.
             scores: the kind of scores that they are.
-            unseen: (rows, labels) of `Background.score`.
+            near: (rows, labels) of `Background.score`.
 
         Raises:
             LagamcError: they are not finite.
         """
-        values = self.calibration[scores].apply(evidence, self.names)
-        if self.untrained and unseen is not None and UNSEEN in self.tuned:
-            values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
+        sources = [evidence]
+        if near is not None and self._joins_nearness(scores, evidence.shape[-1]):
+            sources.append(near[..., None])
+        values = self.calibration[scores].apply(np.concatenate(sources, axis=-1), self.names)
+        if self.untrained and near is not None and UNSEEN in self.tuned:
+            values[:, self.untrained] = self.calibration[UNSEEN].apply(near[:, self.untrained, None])
         elif self.untrained and scores == "accurate" and self.has_retrieval:
             values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, 1:])
         if not np.isfinite(values).all():
@@ -127,7 +137,8 @@ class DecisionRules:
         The better of accurate and fast scores for the goal becomes the default, the fast ones where they are equal.
 
         Args:
-            evidence: kind of scores -> (rows, labels, sources) log-odds, and `UNSEEN`, as in `probabilities`.
+            evidence: kind of scores -> (rows, labels, sources) log-odds, and as `UNSEEN` with one source what
+                `Background.score` gives.
             true: (rows, labels), 0 or 1.
             goal: of the default thresholds; those for `GOALS` are tuned in any case.
 
@@ -145,9 +156,12 @@ class DecisionRules:
         figures: dict[str, dict[str, float]] = {}
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
-            names = [self.names[i] for i in trained]
-            self.calibration[scores] = fit_calibration(evidence[scores][:, trained], true[:, trained], names)
-            after = self.probabilities(evidence[scores], scores)
+            joined = np.concatenate([evidence[scores], evidence[UNSEEN]], axis=-1)
+            calibration = fit_calibration(joined[:, trained], true[:, trained], [self.names[i] for i in trained])
+            if calibration.weights and not calibration.weights[-1]:
+                calibration.weights.pop()  # so that prediction need not ask for it
+            self.calibration[scores] = calibration
+            after = self.probabilities(evidence[scores], scores, evidence[UNSEEN][..., 0])
             self.tuned[scores] = {
                 g: tune_thresholds(after, true, self.names, g) for g in dict.fromkeys((goal, *GOALS))
             }

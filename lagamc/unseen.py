@@ -1,7 +1,12 @@
-"""Scores of labels that were never trained: text against description under the sentence encoder, standardised."""
+"""How near a text is to descriptions under the sentence encoder, standardised.
+
+Labels that were never trained are scored by it alone; of the others it is one source of evidence, which tells most of
+those that few rows had.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from lagamc.errors import LagamcError
 
-UNSEEN = "unseen"  # what these scores are called beside `accurate` and `fast` ones
+UNSEEN = "unseen"  # what scores by this alone are called beside `accurate` and `fast` ones
 SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
 BEST_SHARE = 0.4  # of a text's best label that counts against all its labels
 
@@ -60,15 +65,20 @@ class Background:
             raise LagamcError(f"{path}: expected finite numbers for {dimensions} dimensions, found {mean.shape}")
         return cls(mean.astype(np.float64), covariance.astype(np.float64))
 
-    def score(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
+    def score(self, texts: np.ndarray, descriptions: np.ndarray, untrained: Sequence[int] = ()) -> np.ndarray:
         """`standardise`, less a part of each text's highest, (texts, labels).
 
         Args:
             texts: (texts, dimensions) unit embeddings.
             descriptions: (labels, dimensions) unit embeddings, of the whole bank.
+            untrained: positions of labels that were added later; they take nothing from the others.
         """
         distances = self.standardise(texts, descriptions)
-        return distances - BEST_SHARE * distances.max(axis=1, keepdims=True)
+        best = np.repeat(distances.max(axis=1, keepdims=True), distances.shape[1], axis=1)
+        trained = [i for i in range(distances.shape[1]) if i not in untrained]
+        if trained:
+            best[:, trained] = distances[:, trained].max(axis=1, keepdims=True)
+        return distances - BEST_SHARE * best
 
     def standardise(self, texts: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
         """Standard deviations by which each cosine is above its mean, (texts, labels).

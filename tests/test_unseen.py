@@ -1,4 +1,4 @@
-"""Scores of labels that were never trained."""
+"""How near texts are to descriptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
+from lagamc.calibration import Calibration
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.unseen import UNSEEN, Background
@@ -102,3 +104,38 @@ def test_saved_and_read_again_it_scores_the_same(trained_t5: Trained, tmp_path: 
     (tmp_path / "background.safetensors").unlink()
     with pytest.raises(LagamcError, match=r"missing: background\.safetensors"):
         LagamcClassifier.from_pretrained(tmp_path, "cpu")
+
+
+def test_trained_labels_are_judged_by_it_as_well(trained_t5: Trained) -> None:
+    """Probabilities join it with the other sources where rows showed that it tells something."""
+    classifier = tuned(trained_t5)
+    known, retrieved, names = classifier.nearness(TEXTS), classifier.evidence(TEXTS)["fast"], classifier.bank.names
+    assert known is not None
+    alone = Calibration([0.5] * retrieved.shape[2], -0.25, {names[0]: 0.5})
+    joined = Calibration([*alone.weights, 1.5], alone.bias, alone.offsets)
+    for calibration, sources in ((alone, [retrieved]), (joined, [retrieved, known[..., None]])):
+        classifier.rules.calibration["fast"] = calibration
+        found = classifier.predict(TEXTS, scores="fast", generate=False)
+        expected = calibration.apply(np.concatenate(sources, axis=-1), names)
+        assert np.array([[p.scores[name] for name in names] for p in found]) == pytest.approx(expected, abs=2e-6)
+
+
+def test_a_source_that_tells_nothing_is_not_asked_for(trained_t5: Trained) -> None:
+    classifier = trained_t5.load()
+    names, rng = classifier.bank.names, np.random.default_rng(0)
+    odds = rng.normal(size=(200, len(names), 1))
+    true = (rng.random(odds.shape[:2]) < expit(3 * odds[..., 0])).astype(int)
+    noise = rng.normal(size=odds.shape)
+    for near, weights in ((noise - true[..., None], 1), (noise + true[..., None], 2)):
+        classifier.rules.tune({"fast": odds, "accurate": odds, UNSEEN: near}, true, "micro_f1")
+        assert len(classifier.rules.calibration["fast"].weights) == weights
+        assert classifier.rules.needs_nearness("fast", 1) == (weights == 2)
+
+
+def test_labels_added_later_take_nothing_from_the_others() -> None:
+    rng = np.random.default_rng(1)
+    texts, descriptions = rng.normal(size=(20, 6)), rng.normal(size=(4, 6))
+    known = Background.of(texts)
+    few, all_of_them = known.score(texts, descriptions[:3]), known.score(texts, descriptions, untrained=[3])
+    assert all_of_them[:, :3] == pytest.approx(few)
+    assert all_of_them[:, 3] == pytest.approx(known.score(texts, descriptions)[:, 3])
