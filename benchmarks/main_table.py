@@ -44,6 +44,8 @@ from benchmarks.peers import Scored, decide
 from lagamc import __version__
 from lagamc.artifact import read_config
 from lagamc.calibration import Calibration
+from lagamc.data import Example
+from lagamc.generators import embedded_folder, load_tokenizer
 from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
@@ -155,12 +157,24 @@ class Variant:
         return None
 
 
+def cut_texts(task: Task) -> dict[str, list[Example]]:
+    """The rows of every split with what is left of their texts at the tokens of the task: LAGAMC's sentence encoder
+    would read on where its peers cannot."""
+    tokenizer = load_tokenizer(task.backbone or embedded_folder())
+
+    def cut(text: str) -> str:
+        found = tokenizer(text, truncation=True, max_length=task.max_length, return_offsets_mapping=True)
+        return text[: max(end for _, end in found["offset_mapping"])]
+
+    return {split: [replace(e, text=cut(e.text)) for e in rows] for split, rows in task.splits.items()}
+
+
 def lagamc(task: Task) -> Scored:
     """The README's training command on the rows of the task."""
     with tempfile.TemporaryDirectory() as place:
         data, folder = Path(place, "data"), Path(place, "model")
         data.mkdir()
-        write_data(data, dict(task.bank.items()), task.splits)
+        write_data(data, dict(task.bank.items()), cut_texts(task))
         settings = ["--data_dir", str(data), "--seed", str(task.seed), "--num_train_epochs", str(task.epochs)]
         settings += ["--max_input_length", str(task.max_length)]
         settings += [*WITHOUT_CHECKPOINTS, *(["--model_name_or_path", task.backbone] if task.backbone else [])]

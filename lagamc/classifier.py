@@ -19,7 +19,7 @@ from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
-from lagamc.encoders import read_texts, unit_embeddings
+from lagamc.encoders import unit_embeddings
 from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -369,7 +369,7 @@ class LagamcClassifier:
         wanted_precision(goal)
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
         evidence = self.evidence(texts, batch_size, progress)
-        read = self._read(texts, batch_size)
+        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
         self.model.background = Background.of(read)
         evidence[UNSEEN] = self.model.background.score(read, self._descriptions, self.rules.untrained)[..., None]
         figures = self.rules.tune(evidence, true, goal)
@@ -399,7 +399,7 @@ class LagamcClassifier:
         """How near texts are to the descriptions, (texts, labels), see `Background.score`; None before tuning."""
         if self.model.background is None:
             return None
-        read = self._read(texts, batch_size)
+        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
         return self.model.background.score(read, self._descriptions, self.rules.untrained)
 
     # parts of the above
@@ -408,8 +408,3 @@ class LagamcClassifier:
     def _descriptions(self) -> np.ndarray:
         """Unit embeddings of the descriptions, (labels, dimensions)."""
         return unit_embeddings(self.model.sentence_encoder, [text + "." for text in self.bank.descriptions])
-
-    def _read(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
-        """What the sentence encoder makes of texts, cut where the generator's are."""
-        longest = None if self.config.window_stride else self.config.max_input_length
-        return read_texts(self.model, texts, longest, batch_size)

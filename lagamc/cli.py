@@ -75,7 +75,7 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     parser.add_argument(
         "--scores",
         choices=("accurate", "fast", "none"),
-        help="probabilities by generator and retrieval, by retrieval alone, or none, which decides by the generated "
+        help="probabilities by generator and encoders, by the encoders alone, or none, which decides by the generated "
         "descriptions; default: the better of the first two on the development rows",
     )
     parser.add_argument(

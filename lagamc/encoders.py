@@ -102,28 +102,6 @@ def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int
     return [row[:room] for row in pieces]
 
 
-def read_texts(
-    model: LagamcModel, texts: Sequence[str], longest: int | None = None, batch_size: int = 32
-) -> np.ndarray:
-    """What a model's sentence encoder makes of texts, (texts, dimensions), float32, of length 1.
-
-    Args:
-        model: in evaluation mode.
-        texts: any number.
-        longest: see `text_pieces`.
-        batch_size: texts at a time.
-    """
-    pieces = text_pieces(model.sentence_encoder, texts, longest)
-    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
-    found = np.empty((len(pieces), model.embedding_dimensions), dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        with torch.inference_mode():
-            embedded = model.descriptions.texts([pieces[i] for i in rows]).float()
-        found[rows] = torch.nn.functional.normalize(embedded, dim=-1).cpu().numpy()
-    return found
-
-
 def pieces_to_read(
     model: LagamcModel, texts: Sequence[str], max_input_length: int, window_stride: int = 0
 ) -> list[list[int]] | None:

@@ -18,6 +18,13 @@ BANK = LabelBank({"late": "Late delivery: the parcel is late", "praise": "Praise
 TEXTS = {"Where is it?": ("late",), "Lovely!": ("praise",), "Late, but lovely.": ("late", "praise"), "Hiring?": ()}
 
 
+def test_texts_of_lagamc_are_cut_where_those_of_its_peers_are() -> None:
+    rows = [Example("1", "Late   again, and  nobody\nanswers!", ("late",)), Example("2", "Fine", ())]
+    cut = main_table.cut_texts(Task("caves", BANK, {"dev": rows}, 6, 1, 1, 1))  # two of the tokens are special ones
+    assert [e.text for e in cut["dev"]] == ["Late   again, and", "Fine"]
+    assert [e.labels for e in cut["dev"]] == [("late",), ()]
+
+
 def test_chat_answers_are_matched_and_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [Example(str(i), text, labels) for i, (text, labels) in enumerate(TEXTS.items())]
     task = Task("caves", BANK, {"train": rows, "dev": rows, "test": rows[2:]}, 16, 1, 1, 1)
