@@ -11,9 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 MINIMUM_POSITIVES = 20  # true labels below which a calibration would be noise
-SPREAD = (
-    0.3  # standard deviation of the offsets that is expected before a row is seen; best of 0.1 to 3 on held-out rows
-)
+SPREAD = 0.3  # standard deviation of the offsets before a row is seen; of 0.1 to 3 the best on held-out rows
 RIDGE = 1e-6  # keeps weights finite where rows can be told apart without an error
 
 

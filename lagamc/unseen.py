@@ -75,8 +75,8 @@ class Background:
         """
         distances = self.standardise(texts, descriptions)
         best = np.repeat(distances.max(axis=1, keepdims=True), distances.shape[1], axis=1)
-        trained = [i for i in range(distances.shape[1]) if i not in untrained]
-        if trained:
+        trained = np.setdiff1d(np.arange(distances.shape[1]), untrained)
+        if len(trained):
             best[:, trained] = distances[:, trained].max(axis=1, keepdims=True)
         return distances - BEST_SHARE * best
 
