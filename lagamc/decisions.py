@@ -146,9 +146,9 @@ class DecisionRules:
             for each kind of scores the calibration error before and after, and the figure of the goal, on these rows.
         """
         trained = [i for i in range(len(self.names)) if i not in self.untrained]
+        names, some = [self.names[i] for i in trained], true[:, trained]
         goals = dict.fromkeys((goal, *GOALS))
         if trained:  # what suits the labels that were trained has to do for the others
-            names, some = [self.names[i] for i in trained], true[:, trained]
             self.calibration[UNSEEN] = fit_calibration(evidence[UNSEEN][:, trained], some)
             scored = self.calibration[UNSEEN].apply(evidence[UNSEEN][:, trained])
             found = {g: tune_thresholds(scored, some, names, g) for g in goals}
@@ -157,14 +157,12 @@ class DecisionRules:
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
             joined = np.concatenate([evidence[scores], evidence[UNSEEN]], axis=-1)
-            calibration = fit_calibration(joined[:, trained], true[:, trained], [self.names[i] for i in trained])
+            calibration = fit_calibration(joined[:, trained], some, names)
             if calibration.weights and not calibration.weights[-1]:
                 calibration.weights.pop()  # so that prediction need not ask for it
             self.calibration[scores] = calibration
             after = self.probabilities(evidence[scores], scores, evidence[UNSEEN][..., 0])
-            self.tuned[scores] = {
-                g: tune_thresholds(after, true, self.names, g) for g in dict.fromkeys((goal, *GOALS))
-            }
+            self.tuned[scores] = {g: tune_thresholds(after, true, self.names, g) for g in goals}
             figures[scores] = {
                 "ece_before": expected_calibration_error(before, true),
                 "ece_after": expected_calibration_error(after, true),
