@@ -14,7 +14,6 @@ import torch
 from huggingface_hub import CommitInfo
 
 from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
-from lagamc.backbones import check_lengths
 from lagamc.batches import BatchReader, TextBatch
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import UNSEEN, DecisionRules
@@ -29,8 +28,8 @@ from lagamc.loading import load_artifact
 from lagamc.matcher import LabelMatcher, Match
 from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel
-from lagamc.prompts import ResponseCodec
 from lagamc.publishing import MESSAGE, create_repo, publish
+from lagamc.relabelling import relabelled
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
@@ -197,36 +196,7 @@ class LagamcClassifier:
             descriptions: label -> description; a name of the bank is reworded, another one added.
             remove: labels to leave out.
         """
-        if not isinstance(descriptions, Mapping):
-            raise LagamcError(f"with_labels: expected label -> description, found {type(descriptions).__name__}")
-        unknown = [name for name in remove if name not in self.bank]
-        if unknown:
-            raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {self.bank.names[:12]}")
-        kept = {name: text for name, text in self.bank.items() if name not in remove}
-        bank = LabelBank({**kept, **descriptions})
-        old = self.model
-        codec = ResponseCodec(bank, old.tokenizer, self.config.label_order, self.config.label_counts)
-        model = LagamcModel(
-            old.generator,
-            old.sentence_encoder,
-            old.tokenizer,
-            codec,
-            old.balance,
-            old.settings,
-            old.restricted,
-            old.retrieval,
-        )
-        model.background = old.background
-        longest = max(len(ids) for ids in codec.token_ids) + 1
-        untrained = {*self.config.untrained, *(n for n, text in bank.items() if self.bank.get(n) != text)}
-        config = replace(
-            self.config,
-            **self.rules.to_dict([name for name in descriptions if name in untrained]),
-            max_response_length=max(self.config.max_response_length, longest),
-            untrained=[name for name in bank if name in untrained],
-            figures=without_evaluation(self.config.figures),
-        )
-        check_lengths(model.backbone, config.max_input_length, longest)
+        model, config = relabelled(self.model, self.current_config(), self.rules, descriptions, remove)
         return LagamcClassifier(model, config, str(self.device))
 
     def predict(

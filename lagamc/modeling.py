@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Reading
 from lagamc.bridge import TokenBridge, pad_alignments
+from lagamc.compared import ComparedLabels
 from lagamc.descriptions import DescriptionEncoder, Texts, encoder_backbone
 from lagamc.losses import (
     LabelRetrieval,
@@ -51,21 +52,6 @@ class LagamcOutput(ModelOutput):
     semantic: Tensor | None = None
     retrieval: Tensor | None = None
     decision_loss: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class ComparedLabels:
-    """The labels that a step compares with, all or a sample.
-
-    Args:
-        labels: (compared,) positions in the bank, ascending.
-        counts: (compared,) how many labels each stands for, in all the number of labels.
-        carried: (rows, compared) bool, the labels of each row.
-    """
-
-    labels: Tensor
-    counts: Tensor
-    carried: Tensor
 
 
 class LagamcModel(nn.Module):
@@ -129,6 +115,13 @@ class LagamcModel(nn.Module):
         aligned = [self.bridge.align(ids) for ids in codec.token_ids]
         longest = max(len(ids) for ids in codec.token_ids)
         self.descriptions = DescriptionEncoder(self.sentence_encoder, aligned, longest).to(device)
+
+    def with_codec(self, codec: ResponseCodec) -> LagamcModel:
+        """The same weights under another label bank, as a model of its own."""
+        parts = (self.generator, self.sentence_encoder, self.tokenizer, codec, self.balance, self.settings)
+        other = LagamcModel(*parts, self.restricted, self.retrieval)
+        other.background = self.background
+        return other
 
     # the parts
 
@@ -213,7 +206,7 @@ class LagamcModel(nn.Module):
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
         semantic = torch.zeros_like(cross_entropy)
         bank = None
-        compared = self.compared_labels(truth)
+        compared = ComparedLabels.of(truth, self.settings.bank_sample if self.training else None)
         if self.settings.semantic_form != "none":
             rows = self._semantic_rows(len(labels))
             semantic, bank = self.semantic_loss(
@@ -236,22 +229,6 @@ class LagamcModel(nn.Module):
         """The rows of a batch with a semantic term, spread evenly: batches are sorted by length."""
         taken = max(1, round(self.settings.semantic_share * rows)) if self.training else rows
         return torch.arange(taken, device=self.device) * rows // taken
-
-    def compared_labels(self, truth: Tensor) -> ComparedLabels:
-        """What a step compares with: in training with a `bank_sample` the labels of its rows and some that are drawn.
-
-        Args:
-            truth: (rows, labels), 0 or 1.
-        """
-        carried = truth.bool()
-        there = carried.any(0)
-        known, labels = int(there.sum()), len(there)
-        drawn = labels - known if self.settings.bank_sample is None else self.settings.bank_sample
-        if not self.training or known + drawn >= labels:
-            return ComparedLabels(torch.arange(labels, device=truth.device), torch.ones_like(there).float(), carried)
-        order = torch.rand(labels, device=truth.device).masked_fill(there, -1).argsort()
-        chosen = order[: known + drawn].sort().values
-        return ComparedLabels(chosen, torch.where(there[chosen], 1.0, (labels - known) / drawn), carried[:, chosen])
 
     def response_logits(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced logits over the vocabulary in use, and the encoder's states.
@@ -289,7 +266,7 @@ class LagamcModel(nn.Module):
         whole = settings.semantic_form == "response"
         if compared is None:
             truth = label_index.new_zeros(len(label_index), len(self.codec.bank) + 1)
-            compared = self.compared_labels(truth.scatter_(1, label_index.clamp_min(-1) + 1, 1)[:, 1:])
+            compared = ComparedLabels.of(truth.scatter_(1, label_index.clamp_min(-1) + 1, 1)[:, 1:])
         with_bank = not whole or self.retrieval is not None
         previous = torch.cat([torch.full_like(label_index[:, :1], -2), label_index[:, :-1]], dim=1)
         rows, starts = torch.nonzero((label_index >= 0) & (label_index != previous), as_tuple=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.config import parse_arguments
 from lagamc.training import train
 from tests.hub_server import TOKEN, Hub
-from tests.test_publishing import PULL, elsewhere
+from tests.test_publishing import PULL, assert_alike, elsewhere
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,4 +35,4 @@ def test_demo_learns_and_reloads(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_
     classifier.push_to_hub("you/demo", private=True)
     assert hub.received["you/demo"] == {*published_files(tmp_path / "demo")}
     pulled = json.loads(elsewhere(PULL, json.dumps([texts, "you/demo"]), home=tmp_path / "home"))
-    assert pulled == [json.loads(json.dumps([asdict(p) for p in predictions]))]
+    assert_alike(pulled[0], predictions)

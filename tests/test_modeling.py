@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lagamc.compared import ComparedLabels
 from lagamc.encoders import text_pieces
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossBalance
@@ -356,7 +357,7 @@ def test_a_sample_of_the_bank_stands_for_all_of_it(
     # the sample stands in the denominator of the contrastive form, of which the one labelled row is a third
     mean = torch.stack([torch.exp(3 * drawn.semantic) for drawn in draws.values()]).mean()
     torch.testing.assert_close(mean, torch.exp(3 * whole.semantic))
-    compared = model.compared_labels(batch["truth"])
+    compared = ComparedLabels.of(batch["truth"], sample=1)
     assert len(compared.labels) == 2
     assert compared.counts.sum() == len(model.codec.bank)
     assert torch.equal(model.eval()(**batch).retrieval, whole.retrieval)

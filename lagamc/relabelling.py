@@ -1,0 +1,54 @@
+"""Another label bank for a trained model: labels added, reworded or removed without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lagamc.artifact import ArtifactConfig
+from lagamc.backbones import check_lengths
+from lagamc.cards import without_evaluation
+from lagamc.decisions import DecisionRules
+from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
+from lagamc.modeling import LagamcModel
+from lagamc.prompts import ResponseCodec
+
+
+def relabelled(
+    model: LagamcModel,
+    config: ArtifactConfig,
+    rules: DecisionRules,
+    descriptions: Mapping[str, str],
+    remove: Sequence[str] = (),
+) -> tuple[LagamcModel, ArtifactConfig]:
+    """A model with another bank, which shares the weights, and its configuration.
+
+    Args:
+        model: stays as it is.
+        config: of the model.
+        rules: of the model, which give new labels their threshold.
+        descriptions: label -> description; a name of the bank is reworded, another one added.
+        remove: labels to leave out.
+
+    Raises:
+        LagamcError: a label to remove is none, a description does not suit, or is too long for the model.
+    """
+    old = model.codec.bank
+    if not isinstance(descriptions, Mapping):
+        raise LagamcError(f"with_labels: expected label -> description, found {type(descriptions).__name__}")
+    unknown = [name for name in remove if name not in old]
+    if unknown:
+        raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {old.names[:12]}")
+    bank = LabelBank({**{name: text for name, text in old.items() if name not in remove}, **descriptions})
+    codec = ResponseCodec(bank, model.tokenizer, config.label_order, config.label_counts)
+    longest = max(len(ids) for ids in codec.token_ids) + 1
+    check_lengths(model.backbone, config.max_input_length, longest)
+    untrained = {*config.untrained, *(name for name, text in bank.items() if old.get(name) != text)}
+    return model.with_codec(codec), replace(
+        config,
+        **rules.to_dict([name for name in descriptions if name in untrained]),
+        max_response_length=max(config.max_response_length, longest),
+        untrained=[name for name in bank if name in untrained],
+        figures=without_evaluation(config.figures),
+    )
