@@ -291,7 +291,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         tuned.append(Thresholds(**config.thresholds))
         calibrations = [Calibration(**c) for c in config.calibration.values()]
         limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values())]
-        factors = [number for c in calibrations for number in (*c.weights, c.bias, *c.offsets.values())]
+        factors = [number for c in calibrations for number in c.numbers()]
     except (TypeError, AttributeError) as error:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     numbers = {name: getattr(config, name) for name in ("max_input_length", "max_response_length", "beam")}

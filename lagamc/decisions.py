@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+from lagamc.calibration import Calibration, expected_calibration_error, familiarity, fit_calibration
 from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
 from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
@@ -33,6 +33,7 @@ class DecisionRules:
             for scores, goals in config.tuned.items()
         }
         self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in (*SCORES, UNSEEN)}
+        self.familiar = familiarity(config.label_counts, self.names)
         self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
         for calibration in self.calibration.values():  # what was found out about the old wording of a label
             calibration.offsets = {k: v for k, v in calibration.offsets.items() if k not in config.untrained}
@@ -80,7 +81,7 @@ class DecisionRules:
         sources = [evidence]
         if near is not None and self._joins_nearness(scores, evidence.shape[-1]):
             sources.append(near[..., None])
-        values = self.calibration[scores].apply(np.concatenate(sources, axis=-1), self.names)
+        values = self.calibration[scores].apply(np.concatenate(sources, axis=-1), self.names, self.familiar)
         if self.untrained and near is not None and UNSEEN in self.tuned:
             values[:, self.untrained] = self.calibration[UNSEEN].apply(near[:, self.untrained, None])
         elif self.untrained and scores == "accurate" and self.has_retrieval:
@@ -157,9 +158,9 @@ class DecisionRules:
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
             joined = np.concatenate([evidence[scores], evidence[UNSEEN]], axis=-1)
-            calibration = fit_calibration(joined[:, trained], some, names)
-            if calibration.weights and not calibration.weights[-1]:
-                calibration.weights.pop()  # so that prediction need not ask for it
+            familiar = None if self.familiar is None else self.familiar[trained]
+            calibration = fit_calibration(joined[:, trained], some, names, familiar)
+            calibration.drop_last_if_unused()
             self.calibration[scores] = calibration
             after = self.probabilities(evidence[scores], scores, evidence[UNSEEN][..., 0])
             self.tuned[scores] = {g: tune_thresholds(after, true, self.names, g) for g in goals}

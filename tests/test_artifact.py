@@ -189,7 +189,7 @@ def test_predictions_are_identical_in_a_new_process(
     for before, after in zip(expected, json.loads(done.stdout), strict=True):
         for old, new in zip(before, after, strict=True):
             assert new["labels"] == old.labels
-            assert new["scores"] == old.scores
+            assert new["scores"] == pytest.approx(old.scores, abs=2e-6)  # sums in another order
             assert new["generated"] == old.generated
             assert [m["label"] for m in new["matches"]] == [m.label for m in old.matches]
             assert [m["similarity"] for m in new["matches"]] == pytest.approx([m.similarity for m in old.matches])

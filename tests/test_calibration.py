@@ -9,8 +9,10 @@ import pytest
 from scipy.special import expit, logit
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
+from lagamc.calibration import Calibration, expected_calibration_error, familiarity, fit_calibration
 from lagamc.decisions import DecisionRules
+from lagamc.scoring import SCORES
+from lagamc.unseen import UNSEEN
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.normal(-1.0, 2.0, size=(600, 6))  # true log-odds
@@ -81,8 +83,76 @@ def test_a_label_with_another_wording_keeps_no_offset() -> None:
     assert rules.to_dict()["calibration"]["fast"]["offsets"] == {"old": 2.0}
 
 
+def test_familiarity_by_hand() -> None:
+    found = familiarity({"most": 15, "some": 3, "none": 0, "gone": 1}, ["none", "most", "new", "some"])
+    assert found == pytest.approx([0, 1, 0, 0.5])  # log 16 is twice log 4
+    assert familiarity({}, ["any"]) is None
+    assert familiarity({"none": 0}, ["none"]) is None
+
+
+def test_scarce_labels_lean_on_the_source_that_tells_them() -> None:
+    """One source tells the labels of many rows, the other those of few, which are given too seldom as well."""
+    familiar = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.25])
+    noise = RNG.normal(size=(2, *TRUTH.shape))
+    trained = familiar * TRUTH + noise[0]
+    near = (1 - familiar) * (TRUTH + 2) + noise[1]
+    evidence = np.stack([trained, near], axis=-1)
+    same, apart = fit_calibration(evidence, LABELS), fit_calibration(evidence, LABELS, None, familiar)
+    assert apart.weights[0] > 2 * apart.scarce_weights[0]
+    assert apart.scarce_weights[1] > 2 * apart.weights[1]
+    assert min(apart.weights + apart.scarce_weights) >= 0
+    by_hand = [
+        expit(evidence[:, 0] @ apart.weights + apart.bias),
+        expit(evidence[:, 4] @ apart.scarce_weights + apart.scarce_bias),
+        expit(
+            evidence[:, 5] @ (np.array(apart.weights) + 3 * np.array(apart.scarce_weights)) / 4
+            + (apart.bias + 3 * apart.scarce_bias) / 4
+        ),
+    ]
+    found = apart.apply(evidence, None, familiar)
+    assert found[:, [0, 4, 5]] == pytest.approx(np.stack(by_hand, axis=-1))
+
+    def loss(values: np.ndarray) -> float:
+        return float(-np.log(np.where(LABELS, values, 1 - values)).mean())
+
+    assert loss(found) < loss(same.apply(evidence)) - 0.02
+    # labels that are all alike in this have nothing to tell two ends by
+    alike = fit_calibration(evidence, LABELS, None, np.ones(6))
+    assert alike.scarce_weights == pytest.approx(alike.weights, abs=0.01)
+    few = fit_calibration(evidence[:20], LABELS[:20], None, familiar)
+    assert abs(few.scarce_bias - few.bias) < abs(apart.scarce_bias - apart.bias) / 2
+
+
+def test_only_a_source_without_any_weight_is_dropped() -> None:
+    for weights, scarce, expected in (
+        ([0.5, 0.0], [0.5, 0.0], ([0.5], [0.5])),
+        ([0.5, 0.0], [0.5, 0.1], ([0.5, 0.0], [0.5, 0.1])),
+        ([0.5, 0.1], [0.5, 0.0], ([0.5, 0.1], [0.5, 0.0])),
+        ([0.5, 0.0], [], ([0.5], [])),
+        ([], [], ([], [])),
+    ):
+        calibration = Calibration(weights, scarce_weights=scarce)
+        calibration.drop_last_if_unused()
+        assert (calibration.weights, calibration.scarce_weights) == expected
+
+
+def test_rules_know_the_labels_by_their_training_rows() -> None:
+    calibration = {"fast": Calibration([2.0], 0.0, scarce_weights=[0.0], scarce_bias=-1.0).to_dict()}
+    config = ArtifactConfig(prompt={}, max_input_length=8, max_response_length=8, calibration=calibration)
+    evidence = np.ones((1, 2, 1))
+    rules = DecisionRules(replace(config, label_counts={"rare": 0, "often": 7}), ["rare", "often"], True)
+    assert rules.probabilities(evidence, "fast")[0] == pytest.approx(expit([-1.0, 2.0]))
+    unknown = DecisionRules(config, ["rare", "often"], True)  # a model without counts
+    assert unknown.probabilities(evidence, "fast")[0] == pytest.approx(expit([2.0, 2.0]))
+    sources = dict.fromkeys((*SCORES, UNSEEN), TRUTH[:, :2, None])
+    for known, ends in ((rules, 1), (unknown, 0)):
+        known.tune(sources, LABELS[:, :2], "micro_f1")
+        assert bool(known.calibration["fast"].scarce_weights) == ends
+
+
 def test_calibrations_survive_their_dictionary() -> None:
-    calibration = Calibration([0.5, 1.25], -0.75, {"a": 0.5})
+    calibration = Calibration([0.5, 1.25], -0.75, {"a": 0.5}, [0.25, 1.5], -2.0)
+    assert sorted(calibration.numbers()) == [-2.0, -0.75, 0.25, 0.5, 0.5, 1.25, 1.5]
     assert Calibration(**calibration.to_dict()) == calibration
 
 
