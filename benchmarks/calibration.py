@@ -4,9 +4,10 @@
 
 Models are trained once on the first 2,000 rows (see `benchmarks.models`), tuned on the first development rows and
 measured on the first test rows. `before`: probabilities averaged over their sources, every label from 0.5 on.
-`one_curve`: log-odds joined alike for all labels, thresholds tuned for the goal. `after`: as a model does it, how near
-the text is to the description as a further source, and an offset for each label. The last line is one JSON object:
-data set -> figures of the model's default scores, `goals` with those of each goal.
+`one_curve`: log-odds joined alike for all labels, thresholds tuned for the goal. `by_rows`: joined by weights that
+depend on a label's training rows, which a system with a single score could do, too. `after`: as a model does it, with
+how near the text is to the description as a further source, and an offset for each label. The last line is one JSON
+object: data set -> figures of the model's default scores, `goals` with those of each goal.
 """
 
 from __future__ import annotations
@@ -50,28 +51,28 @@ def measure(classifier: LagamcClassifier, data: Path, rows: int) -> dict[str, An
     figures: dict[str, Any] = {}
     for scores in SCORES:
         before = Calibration().apply(evidence["test"][scores])
-        curve = fit_calibration(evidence["dev"][scores], true["dev"])
-        common = {name: curve.apply(evidence[name][scores]) for name in splits}
-        after = {name: classifier.rules.probabilities(evidence[name][scores], scores, near[name]) for name in splits}
-        found: dict[str, Any] = {
-            "ece_before": round(expected_calibration_error(before, true["test"]), 4),
-            "ece_one_curve": round(expected_calibration_error(common["test"], true["test"]), 4),
-            "ece_after": round(expected_calibration_error(after["test"], true["test"]), 4),
-            "goals": {},
+        stages: dict[str, dict[str, np.ndarray]] = {}
+        for stage, familiar in (("one_curve", None), ("by_rows", classifier.rules.familiar)):
+            curve = fit_calibration(evidence["dev"][scores], true["dev"], None, familiar)
+            stages[stage] = {name: curve.apply(evidence[name][scores], None, familiar) for name in splits}
+        stages["after"] = {
+            name: classifier.rules.probabilities(evidence[name][scores], scores, near[name]) for name in splits
         }
+        found: dict[str, Any] = {"ece_before": round(expected_calibration_error(before, true["test"]), 4)}
+        for stage, values in stages.items():
+            found[f"ece_{stage}"] = round(expected_calibration_error(values["test"], true["test"]), 4)
+        found["goals"] = {}
         for goal in ALL_GOALS:
-            thresholds = limits(after["dev"], goal)
-            figure = {
-                "before": goal_figure(goal, before >= 0.5, true["test"]),
-                "one_curve": goal_figure(goal, common["test"] >= limits(common["dev"], goal), true["test"]),
-                "after": goal_figure(goal, after["test"] >= thresholds, true["test"]),
-            }
-            figure["dev"] = goal_figure(goal, after["dev"] >= thresholds, true["dev"])
-            chosen = after["test"] >= thresholds
+            figure = {"before": goal_figure(goal, before >= 0.5, true["test"])}
+            for stage, values in stages.items():
+                thresholds = limits(values["dev"], goal)
+                chosen = values["test"] >= thresholds
+                figure[stage] = goal_figure(goal, chosen, true["test"])
+            figure["dev"] = goal_figure(goal, values["dev"] >= thresholds, true["dev"])  # of the last stage
             figure["precision"] = float(precision_score(true["test"].ravel(), chosen.ravel(), zero_division=0))
             found["goals"][goal] = {name: round(value, 4) for name, value in figure.items()}
         for goal in GOALS:
-            for when in ("before", "one_curve", "after"):
+            for when in ("before", *stages):
                 found[f"{goal}_{when}"] = found["goals"][goal][when]
         figures[scores] = found
     best = max(reversed(SCORES), key=lambda scores: figures[scores]["goals"]["micro_f1"]["dev"])
