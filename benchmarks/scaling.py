@@ -31,6 +31,7 @@ from benchmarks.encoder_peers import MultiLabelHead
 from benchmarks.outcomes import finish, timed
 from benchmarks.training_cost import build_trainer, some_batches, step
 from lagamc.data import Example, read_examples
+from lagamc.descriptions import Texts
 from lagamc.generators import embedded_folder, load_tokenizer
 from lagamc.labels import LabelBank
 
@@ -87,12 +88,13 @@ def lagamc(task: Task, kind: str) -> tuple[Callable[[], object], Callable[[], ob
         trainer = build_trainer("hybrid", Path(folder), len(rows), *length, *sample)
     batch = some_batches(trainer, 2)[-1]
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    texts = Texts.apart(batch["text_pieces"], batch["text_lengths"])
     model: Any = trainer.model
     with torch.no_grad():
         encoded = model.eval().encode_bank()
 
     def score() -> None:
-        model.eval().retrieve(model.backbone.read(**inputs), encoded)
+        model.eval().retrieve(model.backbone.read(**inputs), encoded, model.descriptions.joined(texts)[0])
 
     return lambda: step(trainer, batch), score
 

@@ -88,10 +88,10 @@ class ModelArguments:
         },
     )
     retrieval_readers: str = field(
-        default="generator",
+        default="both",
         metadata={
-            "help": "What reads the text in the retrieval term: the generator's encoder, or both, it and the sentence "
-            "encoder, which is slower and can be more accurate."
+            "help": "What reads the text in the retrieval term: both, the generator's and the sentence encoder, "
+            "or the generator alone, which is faster and less accurate."
         },
     )
     bank_sample: int | None = field(

@@ -95,6 +95,8 @@ def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int
         texts: any number.
         longest: tokens of a text, special ones included; never more than the encoder reads, as None gives.
     """
+    if not len(texts):  # of which tokenizers make an error
+        return []
     head, tail = special_tokens(encoder.tokenizer)
     limit = min((size for size in (encoder.max_seq_length, longest) if size is not None), default=None)
     room = None if limit is None else limit - len(head) - len(tail)

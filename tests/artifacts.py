@@ -85,9 +85,9 @@ def trained_t5(
 def trained_bart(
     tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
-    """BART with LoRA, the sentence encoder as a second reader."""
+    """BART with LoRA, texts read by the generator alone."""
     output = tmp_path_factory.mktemp("trained") / "bart"
-    settings = ["--retrieval_readers", "both", *NO_CHECKPOINTS]
+    settings = ["--retrieval_readers", "generator", *NO_CHECKPOINTS]
     return train_quickly(tiny_bart, tiny_encoder, session_data, output, *settings)
 
 

@@ -60,14 +60,14 @@ def cut_short(path: Path) -> None:
 # what is written
 
 
-def test_a_model_that_names_no_readers_has_the_generator_alone(trained_t5: Trained, tmp_path: Path) -> None:
+def test_a_model_that_names_no_readers_has_the_generator_alone(trained_bart: Trained, tmp_path: Path) -> None:
     """As models did before there was a second one."""
-    folder = trained_t5.copy_to(tmp_path / "model")
+    folder = trained_bart.copy_to(tmp_path / "model")
     loss = read_config(folder).loss
     assert loss.pop("retrieval_readers") == "generator"
     edit_json(folder / "lagamc_config.json", loss=loss)
     classifier = LagamcClassifier.from_pretrained(folder, "cpu")
-    assert classifier.predict(TEXTS) == trained_t5.load().predict(TEXTS)
+    assert classifier.predict(TEXTS) == trained_bart.load().predict(TEXTS)
     assert "texts read by the generator |" in render_card(read_config(folder), classifier.bank)
 
 

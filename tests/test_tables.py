@@ -80,7 +80,7 @@ def test_in_short_each_figure_has_its_best_peer() -> None:
 
 
 def test_another_setting_of_lagamc_is_no_peer_of_it() -> None:
-    others = ("lagamc 96 tokens of a text", "lagamc_both_readers")
+    others = ("lagamc 96 tokens of a text", "lagamc_one_reader")
     rows = [_row("lagamc", 1, 0.6), *(_row(name, 1, 0.8) for name in others)]
     assert len(tables.short_table(rows, {})) == 2
     assert tables.short_table([*rows, _row("b", 1, 0.5)], {"b": "B"})[2].startswith(
