@@ -29,6 +29,7 @@ from lagamc.data import read_examples
 from lagamc.metrics import binarise
 from lagamc.scoring import SCORES
 from lagamc.thresholds import GOALS, goal_figure, tune_thresholds
+from lagamc.unseen import UNSEEN
 
 ALL_GOALS = (*GOALS, "precision>=0.8")
 
@@ -43,7 +44,7 @@ def measure(classifier: LagamcClassifier, data: Path, rows: int) -> dict[str, An
     texts = {name: [e.text for e in found] for name, found in splits.items()}
     classifier.tune(texts["dev"], [e.labels for e in splits["dev"]])
     evidence = {name: classifier.evidence(found) for name, found in texts.items()}
-    near = {name: classifier.nearness(found) for name, found in texts.items()}
+    near = {name: found[UNSEEN][..., 0] for name, found in evidence.items()}
 
     def limits(probabilities: np.ndarray, goal: str) -> np.ndarray:
         return tune_thresholds(probabilities, true["dev"], bank.names, goal).values(bank.names)

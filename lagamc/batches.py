@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lagamc.artifact import ArtifactConfig, artifact_prompt
 from lagamc.backbones import Reading
-from lagamc.encoders import pieces_to_read
+from lagamc.encoders import text_pieces
 from lagamc.encoding import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
@@ -28,16 +29,24 @@ class TextBatch:
         input_ids: (windows, tokens) prompt and text.
         attention_mask: (windows, tokens).
         reading: of the generator.
+        embedded: (windows, dimensions) of the sentence encoder; None where it did not read them.
         retrieved: (windows, labels, readers) logits of retrieval; None where the model has no such part.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     reading: Reading
+    embedded: Tensor | None
     retrieved: Tensor | None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def unit_embeddings(self) -> np.ndarray:
+        """(windows, dimensions) of the sentence encoder, of length 1."""
+        assert self.embedded is not None
+        return torch.nn.functional.normalize(self.embedded.float(), dim=-1).cpu().numpy()
 
 
 class BatchReader:
@@ -61,14 +70,14 @@ class BatchReader:
 
         Args:
             rows: of prompt and text.
-            pieces: of the same texts for the sentence encoder, where retrieval reads them.
+            pieces: of the same texts for the sentence encoder; None where it need not read them.
         """
         backbone = self.model.backbone
         padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
         ids, mask = (part.to(self.model.device) for part in padded)
         reading = backbone.read(ids, mask)
         texts = None if pieces is None else self.model.descriptions.texts(pieces)
-        return TextBatch(ids, mask, reading, self.model.retrieve(reading, self.bank_embeddings, texts))
+        return TextBatch(ids, mask, reading, texts, self.model.retrieve(reading, self.bank_embeddings, texts))
 
     def run(
         self,
@@ -78,7 +87,7 @@ class BatchReader:
         batch_size: int = 32,
         progress: str | None = None,
         window_stride: int | None = None,
-        scored: bool = True,
+        embed: bool = False,
     ) -> tuple[list[list[Any]], list[bool]]:
         """What `answer` gives for every window of every text, in order, and whether a text was cut.
 
@@ -89,7 +98,7 @@ class BatchReader:
             batch_size: windows at a time.
             progress: title of a progress bar; None shows none.
             window_stride: tokens from one window to the next, 0 cuts long texts; None takes that of the configuration.
-            scored: whether labels are scored, for which the sentence encoder may have to read the texts, too.
+            embed: whether the sentence encoder reads the texts, too; with windows each text as far as it can.
 
         Raises:
             LagamcError: a text is empty or no string, or the stride is no number.
@@ -106,7 +115,8 @@ class BatchReader:
         if not isinstance(stride, int) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
-        pieces = pieces_to_read(self.model, texts, config.max_input_length, stride) if scored else None
+        longest = None if stride else config.max_input_length
+        pieces = text_pieces(self.model.sentence_encoder, texts, longest) if embed else None
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)

@@ -259,8 +259,10 @@ class LagamcClassifier:
             raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
         scored = limits is not None
+        near = scored and self.model.background is not None
+        near = near and self.rules.needs_nearness(scores, self.scorer.sources(scores))
 
-        def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, str, list[Match]]]:
+        def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, np.ndarray | None, str, list[Match]]]:
             written, matches = [""] * len(batch), [list[Match]() for _ in range(len(batch))]
             if generate or limits is None:
                 if decoding == "generate":
@@ -273,28 +275,28 @@ class LagamcClassifier:
                     rows = pad(self.decoder(decoding).decode(batch.reading, batch.retrieved), LOSS_IGNORE)
                 written = response_texts(rows.cpu().numpy(), self.model)
                 matches = self.matcher.match(written)
-            evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else [None] * len(batch)
-            return list(zip(evidence, written, matches, strict=True))
+            none = [None] * len(batch)
+            evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else none
+            return list(
+                zip(evidence, self._nearness(batch.unit_embeddings) if near else none, written, matches, strict=True)
+            )
 
-        answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride, scored)
-        needed = scored and answers and self.rules.needs_nearness(scores, answers[0][0][0].shape[-1])
-        nearness = self.nearness(texts, batch_size) if needed else None
+        embed = near or (scored and self.model.reads_texts)
+        answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride, embed)
         return [
-            self._decide(windows, scores, limits, top_k, cut, None if nearness is None else nearness[[row]])
-            for row, (windows, cut) in enumerate(zip(answers, clipped, strict=True))
+            self._decide(windows, scores, limits, top_k, cut) for windows, cut in zip(answers, clipped, strict=True)
         ]
 
     def _decide(
         self,
-        windows: Sequence[tuple[np.ndarray, str, list[Match]]],
+        windows: Sequence[tuple[np.ndarray, np.ndarray | None, str, list[Match]]],
         scores: str,
         limits: np.ndarray | None,
         top_k: int | None,
         clipped: bool,
-        near: np.ndarray | None,
     ) -> Prediction:
-        """The prediction for one text from what was found in its windows: evidence, written text, matches."""
-        evidence, written, matches = zip(*windows, strict=True)
+        """The prediction for one text from what was found in its windows: evidence, nearness, written, matches."""
+        evidence, near, written, matches = zip(*windows, strict=True)
         found = [match for window in matches for match in window]
         text = " ".join(dict.fromkeys(filter(None, written)))
         if limits is None:
@@ -302,7 +304,8 @@ class LagamcClassifier:
             return Prediction(labels, {}, text, found, clipped)
         names = self.bank.names
         strongest = np.max(evidence, axis=0, keepdims=True)
-        values = self.rules.probabilities(strongest, scores, near)[0]
+        nearest = None if near[0] is None else np.max(near, axis=0, keepdims=True)
+        values = self.rules.probabilities(strongest, scores, nearest)[0]
         chosen = [names[i] for i in self.rules.ranked(values, limits, top_k)]
         given = {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
         return Prediction(chosen, given, text, found, clipped)
@@ -338,11 +341,7 @@ class LagamcClassifier:
         goal = self.rules.thresholds.goal if goal is None else goal
         wanted_precision(goal)
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
-        evidence = self.evidence(texts, batch_size, progress)
-        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
-        self.model.background = Background.of(read)
-        evidence[UNSEEN] = self.model.background.score(read, self._descriptions, self.rules.untrained)[..., None]
-        figures = self.rules.tune(evidence, true, goal)
+        figures = self.rules.tune(self.evidence(texts, batch_size, progress, anew=True), true, goal)
         # what was measured before is no figure of these thresholds, nor is a card that was written for them
         measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}
         kept = without_evaluation(self.config.figures)
@@ -351,28 +350,44 @@ class LagamcClassifier:
         return figures
 
     def evidence(
-        self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None
+        self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None, anew: bool = False
     ) -> dict[str, np.ndarray]:
-        """Log-odds of the labels before calibration, (texts, labels, sources), for each kind of scores."""
+        """What speaks for the labels before calibration, (texts, labels, sources).
+
+        Args:
+            texts: any number.
+            batch_size: texts at a time.
+            progress: title of a progress bar.
+            anew: whether these texts become what nearness is told by, as in tuning.
+
+        Returns:
+            for each kind of scores the log-odds, and as `UNSEEN` with one source what `Background.score` gives, unless
+            the model was never tuned.
+        """
 
         def answer(batch: TextBatch) -> list[dict[str, np.ndarray]]:
             found = {scores: self.scorer.evidence(batch.reading, batch.retrieved, scores) for scores in SCORES}
+            found[UNSEEN] = batch.unit_embeddings
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 
-        answers, _ = self.reader.run(texts, answer, self.config, batch_size, progress)
-        return {
+        answers, _ = self.reader.run(texts, answer, self.config, batch_size, progress, embed=True)
+        found = {
             scores: np.stack([np.max([window[scores] for window in windows], axis=0) for windows in answers])
             for scores in SCORES
         }
-
-    def nearness(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray | None:
-        """How near texts are to the descriptions, (texts, labels), see `Background.score`; None before tuning."""
-        if self.model.background is None:
-            return None
-        read = unit_embeddings(self.model.sentence_encoder, texts, batch_size)
-        return self.model.background.score(read, self._descriptions, self.rules.untrained)
+        read = np.stack([windows[0][UNSEEN] for windows in answers])
+        if anew:
+            self.model.background = Background.of(read)
+        if self.model.background is not None:
+            found[UNSEEN] = self._nearness(read)[..., None]
+        return found
 
     # parts of the above
+
+    def _nearness(self, read: np.ndarray) -> np.ndarray:
+        """`Background.score` of texts by their unit embeddings, (texts, labels)."""
+        assert self.model.background is not None
+        return self.model.background.score(read, self._descriptions, self.rules.untrained)
 
     @cached_property
     def _descriptions(self) -> np.ndarray:

@@ -56,6 +56,12 @@ class LabelScorer:
         self.ordered = self.codec.order != "given"
         self.ranks = np.array([self.codec.rank[label] for label in range(len(self.codec.bank))])
 
+    def sources(self, scores: str) -> int:
+        """How many sources there are, for a kind of scores."""
+        retrieval = self.model.retrieval
+        readers = 0 if retrieval is None else 1 if retrieval.dual is None else 2
+        return readers + (scores == "accurate" or not readers)
+
     @torch.no_grad()
     def evidence(self, reading: Reading, retrieved: Tensor | None, scores: str = "accurate") -> np.ndarray:
         """Log-odds of each label from each source, (rows, labels, sources), float64.

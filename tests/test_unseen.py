@@ -109,11 +109,11 @@ def test_saved_and_read_again_it_scores_the_same(trained_t5: Trained, tmp_path: 
 def test_trained_labels_are_judged_by_it_as_well(trained_t5: Trained) -> None:
     """Probabilities join it with the other sources where rows showed that it tells something."""
     classifier = tuned(trained_t5)
-    known, retrieved, names = classifier.nearness(TEXTS), classifier.evidence(TEXTS)["fast"], classifier.bank.names
-    assert known is not None
+    evidence, names = classifier.evidence(TEXTS), classifier.bank.names
+    known, retrieved = evidence[UNSEEN], evidence["fast"]
     alone = Calibration([0.5] * retrieved.shape[2], -0.25, {names[0]: 0.5})
     joined = Calibration([*alone.weights, 1.5], alone.bias, alone.offsets)
-    for calibration, sources in ((alone, [retrieved]), (joined, [retrieved, known[..., None]])):
+    for calibration, sources in ((alone, [retrieved]), (joined, [retrieved, known])):
         classifier.rules.calibration["fast"] = calibration
         found = classifier.predict(TEXTS, scores="fast", generate=False)
         expected = calibration.apply(np.concatenate(sources, axis=-1), names)
