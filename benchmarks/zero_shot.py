@@ -1,9 +1,10 @@
 """Labels held out of training, added by `with_labels`, against a bi-encoder that was not trained (paper, section 8.1).
 
-    python -m benchmarks.zero_shot [--quick] [--datasets caves reuters] [--seeds 1]
+    python -m benchmarks.zero_shot [--quick] [--datasets caves reuters] [--seeds 1] [--share 1]
 
 Five labels are drawn, among those with enough test rows; training and development rows that carry one of them are left
 out. The model is trained on the first 2,000 other rows, gets the five descriptions, and predicts all test rows.
+`--share` is the `--sentence_encoder_share` of the training.
 
 * `unseen_macro_f1`: by the thresholds that the model tuned for the labels it knew. `bi_encoder_macro_f1`: cosine of
   text and description under all-MiniLM-L6-v2, by one threshold, tuned on the same development rows and labels.
@@ -51,7 +52,7 @@ def draw_labels(bank: LabelBank, test: list[Example], seed: int) -> list[str]:
     return [name for name in bank if name in drawn]
 
 
-def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int, folder: Path) -> None:
+def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int, share: float, folder: Path) -> None:
     """One training on the rows without the labels."""
     with tempfile.TemporaryDirectory() as place:
         bank = LabelBank.from_file(data / "labels.json")
@@ -63,6 +64,7 @@ def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int
         write_data(Path(place), seen, splits)
         settings = ["--data_dir", place, "--seed", str(seed), "--max_train_rows", str(rows)]
         settings += ["--max_dev_rows", "500", "--num_train_epochs", "2", *WITHOUT_CHECKPOINTS]
+        settings += ["--sentence_encoder_share", str(share)]
         run_training(name, folder, *settings)
 
 
@@ -77,14 +79,14 @@ def similarities(texts: list[str], bank: LabelBank) -> np.ndarray:
     return unit_embeddings(encoder, texts) @ unit_embeddings(encoder, bank.descriptions).T
 
 
-def measure(name: str, data: Path, seed: int, rows: int, limit: int | None) -> dict[str, Any]:
+def measure(name: str, data: Path, seed: int, rows: int, limit: int | None, share: float) -> dict[str, Any]:
     """The figures of one draw."""
     bank = LabelBank.from_file(data / "labels.json")
     splits = {split: read_examples(data / f"{split}.jsonl", bank, limit=limit) for split in ("dev", "test")}
     unseen = draw_labels(bank, read_examples(data / "test.jsonl", bank), seed)
-    folder = ROOT / "outputs" / f"benchmark-zero-shot-{name}-{rows}-{seed}"
+    folder = ROOT / "outputs" / f"benchmark-zero-shot-{name}-{rows}-{seed}-{share}"
     if not (folder / METRICS_FILE).is_file():
-        train_without(name, data, unseen, seed, rows, folder)
+        train_without(name, data, unseen, seed, rows, share, folder)
     classifier = LagamcClassifier.from_pretrained(folder, "cpu").with_labels({label: bank[label] for label in unseen})
     names = classifier.bank.names
     columns = [names.index(label) for label in unseen]
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="caves alone, 300 training rows, 200 rows measured")
     parser.add_argument("--datasets", nargs="+", default=["caves", "reuters"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--share", type=float, default=1.0, help="of the trained weights in the sentence encoder")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for name in ["caves"] if options.quick else options.datasets:
@@ -130,7 +133,7 @@ def main() -> None:
             continue
         draws = []
         for seed in options.seeds:
-            draws.append(measure(name, data, seed, *((300, 200) if options.quick else (2000, None))))
+            draws.append(measure(name, data, seed, *((300, 200) if options.quick else (2000, None)), options.share))
             print(f"{name}, seed {seed}: {json.dumps(draws[-1])}", flush=True)
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}

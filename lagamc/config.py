@@ -46,6 +46,13 @@ class ModelArguments:
     )
     sentence_encoder_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
     train_sentence_encoder: bool = field(default=True, metadata={"help": "Whether the sentence encoder is trained."})
+    sentence_encoder_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the trained weights in the final sentence encoder, the rest are those it started from; "
+            "with about 0.6 labels that are added later are scored better."
+        },
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether Python code that comes with a model of the Hub may run."}
     )
@@ -120,6 +127,7 @@ class ModelArguments:
         if self.final_temperature is not None:
             found += _not_between("final_temperature", self.final_temperature, 1e-3, 100)
         found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
+        found += _not_between("sentence_encoder_share", self.sentence_encoder_share, 0.0, 1.0)
         found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
         if self.bank_sample is not None:
             found += _not_between("bank_sample", self.bank_sample, 1, 10**6)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from lagamc.errors import LagamcError
@@ -85,6 +86,21 @@ def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_si
         list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False, prompt=""
     )
     return np.asarray(found, dtype=np.float32)
+
+
+def draw_back(encoder: SentenceTransformer, start: Mapping[str, Tensor], share: float) -> None:
+    """Moves trained weights back towards where they started (Wortsman et al., 2022, WiSE-FT).
+
+    Between the two lie encoders that know most of what was learned and still most of what they knew before.
+
+    Args:
+        encoder: is changed.
+        start: name -> parameter before training.
+        share: of the trained weights, from 0 to 1.
+    """
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            parameter.lerp_(start[name].to(parameter), 1 - share)
 
 
 def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:

@@ -22,7 +22,7 @@ from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, check
 from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import Example
-from lagamc.encoders import load_sentence_encoder, pieces_to_read
+from lagamc.encoders import draw_back, load_sentence_encoder, pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.errors import LagamcError
 from lagamc.generators import (
@@ -122,6 +122,7 @@ def build_model(
             **model_origin(model_arguments, base),
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
             and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
+            "sentence_encoder_share": model_arguments.sentence_encoder_share,
             "lora_rank": model_arguments.lora_rank if lora else None,
             "trainable_parameters": trainable,
             "total_parameters": total,
@@ -203,7 +204,12 @@ def train(arguments: Arguments) -> dict[str, Any]:
         compute_metrics=build_compute_metrics(model, config.minimum_similarity),
         callbacks=callbacks,
     )
+    share, start = model_arguments.sentence_encoder_share, {}
+    if share < 1:  # before a checkpoint is loaded
+        start = {name: value.detach().clone() for name, value in model.sentence_encoder.named_parameters()}
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if share < 1:
+        draw_back(model.sentence_encoder, start, share)
     config.figures["train_seconds"] = round(result.metrics["train_runtime"], 1)
     figures: dict[str, Any] = {}
     if state.is_main_process:

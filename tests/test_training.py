@@ -48,6 +48,24 @@ def test_training_lowers_the_loss(trained_t5: Trained) -> None:
     assert all("lambda" in entry and "semantic" in entry for entry in state["log_history"] if "loss" in entry)
 
 
+def test_the_sentence_encoder_is_drawn_back(
+    tiny_t5: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    """A share of 1 is what training gave, 0 what it began with, and between them lies the straight line."""
+    found = {}
+    for share in ("0", "0.25", "1"):
+        settings = ["--max_steps", "3", "--sentence_encoder_share", share, *NO_CHECKPOINTS]
+        run = train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / share, *settings)
+        found[share] = load_file(run.folder / "sentence_encoder" / "model.safetensors")
+        drawn = f"drawn back to {float(share)} of the way" in (run.folder / "README.md").read_text(encoding="utf-8")
+        assert drawn == (share != "1")
+    start = load_file(tiny_encoder / "model.safetensors")
+    assert any(not torch.equal(value, start[name]) for name, value in found["1"].items())
+    for name, value in found["1"].items():
+        torch.testing.assert_close(found["0"][name], start[name])
+        torch.testing.assert_close(found["0.25"][name], start[name] + 0.25 * (value - start[name]))
+
+
 def test_only_adapters_encoder_and_scalars_are_trained(trained_t5: Trained) -> None:
     config = json.loads((trained_t5.folder / "lagamc_config.json").read_text(encoding="utf-8"))
     adapter = load_file(trained_t5.folder / "adapter_model.safetensors")
