@@ -133,7 +133,8 @@ def main() -> None:
             continue
         draws = []
         for seed in options.seeds:
-            draws.append(measure(name, data, seed, *((300, 200) if options.quick else (2000, None)), options.share))
+            rows, limit = (300, 200) if options.quick else (2000, None)
+            draws.append(measure(name, data, seed, rows, limit, options.share))
             print(f"{name}, seed {seed}: {json.dumps(draws[-1])}", flush=True)
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}
