@@ -26,7 +26,9 @@ class SamplesProgressCallback(ProgressCallback):
     ) -> None:
         """Moves the bar."""
         if self.training_bar is not None:
-            rate = self.training_bar.format_dict["rate"]
+            shown = self.training_bar.format_dict
+            done = state.global_step - self.training_bar.initial
+            rate = shown["rate"] or done / max(shown["elapsed"], 1e-9)  # the bar has none before it was first redrawn
             if rate:
                 samples = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
                 self.training_bar.set_postfix_str(f"{rate * samples:.1f} samples/s", refresh=False)
