@@ -139,7 +139,7 @@ def main() -> None:
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}
         results[name]["labels"] = labels
-    finish(results, options.quick)
+    finish(results, options.quick, "" if options.share == 1 else f"share-{options.share}")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ class BatchReader:
         padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
         ids, mask = (part.to(self.model.device) for part in padded)
         reading = backbone.read(ids, mask)
-        texts = None if pieces is None else self.model.descriptions.texts(pieces)
+        texts = None
+        if pieces is not None:  # windows of one text have the same ones
+            place = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, pieces)))}
+            texts = self.model.descriptions.texts(list(place))[[place[tuple(row)] for row in pieces]]
         return TextBatch(ids, mask, reading, texts, self.model.retrieve(reading, self.bank_embeddings, texts))
 
     def run(
@@ -115,8 +118,8 @@ class BatchReader:
         if not isinstance(stride, int) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
-        longest = None if stride else config.max_input_length
-        pieces = text_pieces(self.model.sentence_encoder, texts, longest) if embed else None
+        encoder, longest = self.model.sentence_encoder, config.max_input_length
+        pieces = text_pieces(encoder, texts, longest, stride) if embed else None
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         starts = range(0, len(order), batch_size)

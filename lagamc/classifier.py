@@ -196,7 +196,7 @@ class LagamcClassifier:
             descriptions: label -> description; a name of the bank is reworded, another one added.
             remove: labels to leave out.
         """
-        model, config = relabelled(self.model, self.current_config(), self.rules, descriptions, remove)
+        model, config = relabelled(self.model, self.config, self.rules, descriptions, remove)
         return LagamcClassifier(model, config, str(self.device))
 
     def predict(

@@ -103,18 +103,25 @@ def draw_back(encoder: SentenceTransformer, start: Mapping[str, Tensor], share: 
             parameter.lerp_(start[name].to(parameter), 1 - share)
 
 
-def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int | None = None) -> list[list[int]]:
+def text_pieces(
+    encoder: SentenceTransformer, texts: Sequence[str], longest: int | None = None, window_stride: int = 0
+) -> list[list[int]]:
     """Texts as token ids of an encoder, without its special tokens.
+
+    A text that the generator reads in windows is read once, as far as the encoder can.
 
     Args:
         encoder: any.
         texts: any number.
-        longest: tokens of a text, special ones included; never more than the encoder reads, as None gives.
+        longest: tokens of a text without windows, special ones included; never more than the encoder reads, as None
+            gives.
+        window_stride: 0 where there are none.
     """
     if not len(texts):  # of which tokenizers make an error
         return []
     head, tail = special_tokens(encoder.tokenizer)
-    limit = min((size for size in (encoder.max_seq_length, longest) if size is not None), default=None)
+    bounds = (encoder.max_seq_length, None if window_stride else longest)
+    limit = min((size for size in bounds if size is not None), default=None)
     room = None if limit is None else limit - len(head) - len(tail)
     pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [row[:room] for row in pieces]
@@ -123,9 +130,7 @@ def text_pieces(encoder: SentenceTransformer, texts: Sequence[str], longest: int
 def pieces_to_read(
     model: LagamcModel, texts: Sequence[str], max_input_length: int, window_stride: int = 0
 ) -> list[list[int]] | None:
-    """`text_pieces` as training and prediction cut them; None where the sentence encoder reads no texts.
-
-    A text that the generator reads in windows is read once, as far as the encoder can.
+    """`text_pieces` for training; None where the sentence encoder reads no texts.
 
     Args:
         model: with its sentence encoder.
@@ -135,4 +140,4 @@ def pieces_to_read(
     """
     if not model.reads_texts:
         return None
-    return text_pieces(model.sentence_encoder, texts, None if window_stride else max_input_length)
+    return text_pieces(model.sentence_encoder, texts, max_input_length, window_stride)

@@ -58,8 +58,7 @@ class LabelScorer:
 
     def sources(self, scores: str) -> int:
         """How many sources there are, for a kind of scores."""
-        retrieval = self.model.retrieval
-        readers = 0 if retrieval is None else 1 if retrieval.dual is None else 2
+        readers = (self.model.retrieval is not None) + self.model.reads_texts
         return readers + (scores == "accurate" or not readers)
 
     @torch.no_grad()

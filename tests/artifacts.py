@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lagamc.classifier import LagamcClassifier
+from lagamc.classifier import LagamcClassifier, Prediction
 from lagamc.config import parse_arguments
 from lagamc.training import train
 from tests.conftest import DESCRIPTIONS, ROWS
@@ -118,3 +118,12 @@ def trained(request: pytest.FixtureRequest) -> Trained:
 def classifier(trained_t5: Trained) -> LagamcClassifier:
     """The T5 loaded once; tests leave it as it is."""
     return trained_t5.load()
+
+
+def assert_alike(found: list[dict[str, Any]], expected: list[Prediction]) -> None:
+    """The same predictions, as another process wrote them; it adds up in another order, so last digits may differ."""
+    for theirs, ours in zip(found, expected, strict=True):
+        like: dict[str, Any] = {**asdict(ours), "scores": pytest.approx(ours.scores, abs=2e-6)}
+        for match in like["matches"]:
+            match["similarity"] = pytest.approx(match["similarity"])
+        assert theirs == like

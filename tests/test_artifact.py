@@ -21,7 +21,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.generators import build_embedded, embedded_folder, load_tokenizer, quiet_load
 from lagamc.loading import load_weights
-from tests.artifacts import Trained
+from tests.artifacts import Trained, assert_alike
 from tests.conftest import DESCRIPTIONS, ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
@@ -187,12 +187,7 @@ def test_predictions_are_identical_in_a_new_process(
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     for before, after in zip(expected, json.loads(done.stdout), strict=True):
-        for old, new in zip(before, after, strict=True):
-            assert new["labels"] == old.labels
-            assert new["scores"] == pytest.approx(old.scores, abs=2e-6)  # sums in another order
-            assert new["generated"] == old.generated
-            assert [m["label"] for m in new["matches"]] == [m.label for m in old.matches]
-            assert [m["similarity"] for m in new["matches"]] == pytest.approx([m.similarity for m in old.matches])
+        assert_alike(after, before)
     assert any(p.generated for predictions in expected for p in predictions)
 
 

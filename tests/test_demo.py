@@ -13,8 +13,9 @@ from lagamc.artifact import published_files
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import parse_arguments
 from lagamc.training import train
+from tests.artifacts import assert_alike
 from tests.hub_server import TOKEN, Hub
-from tests.test_publishing import PULL, assert_alike, elsewhere
+from tests.test_publishing import PULL, elsewhere
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,4 +36,5 @@ def test_demo_learns_and_reloads(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_
     classifier.push_to_hub("you/demo", private=True)
     assert hub.received["you/demo"] == {*published_files(tmp_path / "demo")}
     pulled = json.loads(elsewhere(PULL, json.dumps([texts, "you/demo"]), home=tmp_path / "home"))
+    assert len(pulled) == 1
     assert_alike(pulled[0], predictions)

@@ -14,11 +14,11 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 
 from lagamc.artifact import published_files, read_config
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
 from lagamc.publishing import create_repo, publish
-from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly
+from tests.artifacts import NO_CHECKPOINTS, Trained, assert_alike, train_quickly
 from tests.conftest import ROWS
 from tests.hub_server import READ_TOKEN, TOKEN, Hub
 
@@ -288,14 +288,6 @@ def elsewhere(code: str, *arguments: str, home: Path) -> str:
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
     return done.stdout
-
-
-def assert_alike(found: list[dict[str, Any]], expected: list[Prediction]) -> None:
-    """The same predictions; another process adds up in another order, so the last digits may differ."""
-    assert [(p["labels"], p["generated"]) for p in found] == [(p.labels, p.generated) for p in expected]
-    for theirs, ours in zip(found, expected, strict=True):
-        assert theirs["scores"] == pytest.approx(ours.scores, abs=2e-6)
-        assert [m["label"] for m in theirs["matches"]] == [m.label for m in ours.matches]
 
 
 def test_pushed_and_pulled_into_an_empty_cache_in_a_new_process(
