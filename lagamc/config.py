@@ -50,7 +50,7 @@ class ModelArguments:
         default=1.0,
         metadata={
             "help": "Share of the trained weights in the final sentence encoder, the rest are those it started from; "
-            "with about 0.6 labels that are added later are scored better."
+            "with about 0.6 labels that are added later can be scored better."
         },
     )
     trust_remote_code: bool = field(
