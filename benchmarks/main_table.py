@@ -217,6 +217,7 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
         "machine": machine(),
     }
+    row["thresholds"] = tables.THRESHOLDS
     given = {goal: decide(task, scored.scores, goal) for goal in GOALS}
     for goal, split in itertools.product(GOALS, scored.scores):
         row[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])

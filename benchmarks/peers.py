@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import sklearn
 from scipy.sparse import csr_matrix
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -19,6 +19,7 @@ from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.thresholds import tune_thresholds
 
+LEAST = 1e-6  # a score nearer to 0 or 1 counts as this near
 SCIKIT_LEARN = f"scikit-learn {sklearn.__version__}"
 
 
@@ -44,17 +45,21 @@ class Scored:
 def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, np.ndarray]:
     """The labels given, (rows, labels) for every split, by thresholds tuned on the development rows.
 
+    Thresholds for macro-F1 need probabilities that tell how often a label is right: those of every system go through
+    one curve over their log-odds, of LAGAMC as well, which has such already.
+
     Args:
         task: rows and labels.
         scores: see `Scored`.
         goal: of the thresholds.
     """
-    limits = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
-    return {split: found >= limits for split, found in scores.items()}
+    probabilities = as_probabilities(task, {s: logit(found.clip(LEAST, 1 - LEAST)) for s, found in scores.items()})
+    limits = tune_thresholds(probabilities["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
+    return {split: found >= limits for split, found in probabilities.items()}
 
 
 def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Any scores by one logistic curve, fitted to the development rows: the order stays, thresholds get a scale."""
+    """Any scores by one logistic curve, fitted to the development rows: the order stays."""
     curve = fit_calibration(scores["dev"][..., None], task.true["dev"])
     return {split: curve.apply(found[..., None]) for split, found in scores.items()}
 

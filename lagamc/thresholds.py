@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 from sklearn.metrics import f1_score, recall_score
 
 from lagamc.errors import LagamcError
@@ -16,6 +17,7 @@ GOALS = ("micro_f1", "macro_f1")
 GOALS_HELP = "micro_f1, macro_f1 or precision>=x, such as precision>=0.9"
 _PRECISION = re.compile(r"precision>=(0?\.\d+|1(\.0*)?)")
 _GRID = np.round(np.arange(0.02, 0.99, 0.01), 2)
+_LEAST = 1e-6  # a probability nearer to 0 or 1 counts as this near
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Thresholds:
     Args:
         goal: what they were tuned for.
         overall: one value for every label.
-        per_label: label -> value, where it differs; shrunk towards `overall` for rare labels.
+        per_label: label -> value, where it differs.
     """
 
     goal: str = "micro_f1"
@@ -70,21 +72,22 @@ def goal_figure(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def tune_thresholds(
-    scores: np.ndarray, true: np.ndarray, names: Sequence[str], goal: str = "micro_f1", shrinkage: float = 10.0
+    scores: np.ndarray, true: np.ndarray, names: Sequence[str], goal: str = "micro_f1", shrinkage: float = 200.0
 ) -> Thresholds:
     """Thresholds for a goal from scored development rows.
 
-    For `micro_f1` one value serves all labels. For `macro_f1` each label has its own, shrunk towards the one that is
-    best for all: a label with n true rows keeps n / (n + shrinkage) of its own. Labels without a true row take
-    the overall value; their own optimum is noise. For `precision>=x` one value serves all labels: the lowest from
-    which on the micro-averaged precision stays at x; the one with the best precision where it is never reached.
+    For `micro_f1` one value serves all labels. For `macro_f1` each label has its own, half-way in log-odds between the
+    one that is best for all and `expected_best`: what is best for a single label by its true rows is mostly noise. A
+    label with n true rows keeps n / (n + shrinkage) of that. For `precision>=x` one value serves all labels: the
+    lowest from which on the micro-averaged precision stays at x; the one with the best precision where it is never
+    reached.
 
     Args:
-        scores: (rows, labels).
+        scores: (rows, labels) probabilities; those that are none still have an order, which suits the other goals.
         true: (rows, labels), 0 or 1.
         names: of the labels.
         goal: one of `GOALS`, or `precision>=x`.
-        shrinkage: rows at which a label's own threshold counts half.
+        shrinkage: true rows at which what is best by them counts half.
     """
     precision = wanted_precision(goal)
     if goal != "macro_f1":  # over all pairs, as if of one label
@@ -99,11 +102,31 @@ def tune_thresholds(
     overall = _best(by_label.mean(1))
     per_label: dict[str, float] = {}
     if goal == "macro_f1":
-        for name, own, support in zip(names, by_label.T, true.sum(0).tolist(), strict=True):
-            if support:
-                share = support / (support + shrinkage)
-                per_label[name] = round(share * _best(own) + (1 - share) * overall, 4)
+        support = true.sum(0)
+        share = support / (support + shrinkage)
+        common = (logit(overall) + logit(expected_best(scores))) / 2
+        own = logit([_best(values) for values in by_label.T])
+        chosen = expit(share * own + (1 - share) * common)
+        per_label = dict(zip(names, chosen.round(6).tolist(), strict=True))
     return Thresholds(goal, overall, per_label)
+
+
+def expected_best(scores: np.ndarray) -> np.ndarray:
+    """The threshold of each label with the best F1 to be expected, by its probabilities alone, (labels,).
+
+    If S is the sum of a label's probabilities and P that of the k highest, giving it to these rows has an F1 of about
+    2 P / (k + S) (plug-in rule; Lipton et al., 2014: the best threshold is half the best F1). P and S are divided by
+    1 - exp(-S), the chance of a true row: a label that no row has says nothing about its threshold.
+
+    Args:
+        scores: (rows, labels) probabilities.
+    """
+    ranked = -np.sort(-scores.clip(_LEAST, 1 - _LEAST), axis=0)
+    total = ranked.sum(0)
+    given = np.arange(1, len(ranked) + 1)[:, None]
+    best = (np.cumsum(ranked, axis=0) / (given * -np.expm1(-total) + total)).argmax(0)
+    edge = np.stack([best, np.minimum(best + 1, len(ranked) - 1)])  # half-way between given and not given
+    return expit(logit(np.take_along_axis(ranked, edge, axis=0)).mean(0))
 
 
 def _counts(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,7 @@ def _row(
         "peak_mib": 1200,
         "trainable_parameters": 10,
         "total_parameters": 20,
+        "thresholds": tables.THRESHOLDS,
         **{f"{split}_for_{goal}": figures for split in ("dev", "test") for goal in ("micro_f1", "macro_f1")},
     }
 
@@ -286,3 +287,11 @@ def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatc
     monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--epochs", "7"])
     main_table.main()
     assert commands == [f"--dataset caves --system label_queries --seed {seed} --epochs 7" for seed in (1, 2)]
+
+
+def test_macro_figures_by_thresholds_of_an_earlier_kind_are_marked() -> None:
+    row = _row("a", 1, 0.7)
+    assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0", "35.0"]
+    del row["thresholds"]
+    assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0", "35.0°"]
+    assert tables.figure([row, _row("a", 2, 0.7)], "macro_f1", "micro_f1") == "70.0 ± 0.0°"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lagamc.errors import LagamcError
-from lagamc.thresholds import Thresholds, goal_figure, tune_thresholds, wanted_precision
+from lagamc.thresholds import Thresholds, expected_best, goal_figure, tune_thresholds, wanted_precision
 
 NAMES = ["a", "b", "c"]
 TRUE = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
@@ -35,25 +36,47 @@ def test_micro_takes_one_threshold_that_is_the_best() -> None:
     assert thresholds.values(NAMES).tolist() == [thresholds.overall] * 3
 
 
-def test_macro_shrinks_each_label_by_its_true_rows() -> None:
-    own = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=0.0).per_label
+def test_macro_shrinks_what_is_best_by_a_labels_true_rows() -> None:
+    own = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=1e-9).per_label
     assert 0.65 < own["a"] <= 0.70  # separates
     assert 0.10 < own["b"] <= 0.25
-    thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=4.0)
-    overall = thresholds.overall
-    assert thresholds.per_label["a"] == pytest.approx(4 / 8 * own["a"] + 4 / 8 * overall, abs=1e-4)
-    assert thresholds.per_label["b"] == pytest.approx(2 / 6 * own["b"] + 4 / 6 * overall, abs=1e-4)
-    assert abs(own["a"] - overall) + abs(own["b"] - overall) > 0.1
+    common = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=1e9)
+    halfway = (logit(common.overall) + logit(expected_best(SCORES))) / 2
+    assert logit(common.values(NAMES)) == pytest.approx(halfway, abs=1e-4)
+    found = logit(tune_thresholds(SCORES, TRUE, NAMES, "macro_f1", shrinkage=4.0).values(NAMES))
+    assert found[0] == pytest.approx(4 / 8 * logit(own["a"]) + 4 / 8 * halfway[0], abs=1e-4)
+    assert found[1] == pytest.approx(2 / 6 * logit(own["b"]) + 4 / 6 * halfway[1], abs=1e-4)
+    assert found[2] == pytest.approx(halfway[2], abs=1e-4)  # no true row
+    assert abs(found[0] - halfway[0]) > 0.1
 
 
-def test_labels_without_a_true_row_take_the_overall_threshold() -> None:
+def test_a_label_that_came_later_takes_the_overall_threshold() -> None:
     thresholds = tune_thresholds(SCORES, TRUE, NAMES, "macro_f1")
-    assert set(thresholds.per_label) == {"a", "b"}
-    assert thresholds.values(["c", "new", "a"]).tolist() == [
-        thresholds.overall,
-        thresholds.overall,
-        thresholds.per_label["a"],
-    ]
+    assert thresholds.values(["new", "a"]).tolist() == [thresholds.overall, thresholds.per_label["a"]]
+
+
+def test_the_best_to_be_expected_is_half_the_best_f1() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.3, 2.0, (200_000, 1))
+    limit = expected_best(probabilities)[0]
+    true = rng.random(probabilities.shape) < probabilities
+    reached = {t: f1_score(true, probabilities >= t) for t in (limit, limit - 0.05, limit + 0.05)}
+    assert max(reached, key=lambda t: reached[t]) == limit
+    assert limit == pytest.approx(reached[limit] / 2, abs=0.01)
+
+
+def test_what_is_expected_of_a_rare_label_lies_in_the_order_of_its_scores() -> None:
+    rare = np.full((1000, 1), 1e-6)
+    rare[:3, 0] = 0.02, 0.004, 0.003
+    assert 0.004 < expected_best(rare)[0] < 0.02
+    assert expected_best(rare / 2)[0] == pytest.approx(expected_best(rare)[0] / 2, rel=0.02)
+
+
+def test_scores_that_are_no_probabilities_give_finite_thresholds() -> None:
+    scores = np.array([[0.0, 1.0, 0.3], [0.0, 1.0, 0.7]])
+    values = tune_thresholds(scores, np.array([[0, 1, 0], [0, 0, 1]]), NAMES, "macro_f1").values(NAMES)
+    assert ((values > 0) & (values < 1)).all()
+    assert values[0] > 0.0  # a label that is never probable is never given
 
 
 def test_the_middle_of_a_plateau_is_taken() -> None:
