@@ -45,17 +45,18 @@ class Scored:
 def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, np.ndarray]:
     """The labels given, (rows, labels) for every split, by thresholds tuned on the development rows.
 
-    Thresholds for macro-F1 need probabilities that tell how often a label is right: those of every system go through
-    one curve over their log-odds, of LAGAMC as well, which has such already.
+    Those for macro-F1 need probabilities that tell how often a label is right: for them the scores of every system,
+    LAGAMC's too, go through one curve over their log-odds.
 
     Args:
         task: rows and labels.
         scores: see `Scored`.
         goal: of the thresholds.
     """
-    probabilities = as_probabilities(task, {s: logit(found.clip(LEAST, 1 - LEAST)) for s, found in scores.items()})
-    limits = tune_thresholds(probabilities["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
-    return {split: found >= limits for split, found in probabilities.items()}
+    if goal == "macro_f1":
+        scores = as_probabilities(task, {s: logit(found.clip(LEAST, 1 - LEAST)) for s, found in scores.items()})
+    limits = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
+    return {split: found >= limits for split, found in scores.items()}
 
 
 def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
