@@ -1,6 +1,6 @@
 """Labels held out of training, added by `with_labels`, against a bi-encoder that was not trained (paper, section 8.1).
 
-    python -m benchmarks.zero_shot [--quick] [--datasets caves reuters] [--seeds 1] [--share 1]
+    python -m benchmarks.zero_shot [--quick] [--datasets caves reuters] [--seeds 1] [--share 0.8]
 
 Five labels are drawn, among those with enough test rows; training and development rows that carry one of them are left
 out. The model is trained on the first 2,000 other rows, gets the five descriptions, and predicts all test rows.
@@ -34,6 +34,7 @@ from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
 from benchmarks.outcomes import finish
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
+from lagamc.config import ModelArguments
 from lagamc.data import Example, read_examples
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
@@ -42,6 +43,7 @@ from lagamc.metrics import binarise
 from lagamc.thresholds import goal_figure
 
 UNSEEN, MINIMUM_ROWS = 5, 20
+USUAL_SHARE = ModelArguments().sentence_encoder_share
 GRID = np.linspace(-0.2, 1, 241)  # cosines and probabilities
 
 
@@ -123,7 +125,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="caves alone, 300 training rows, 200 rows measured")
     parser.add_argument("--datasets", nargs="+", default=["caves", "reuters"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--share", type=float, default=1.0, help="of the trained weights in the sentence encoder")
+    parser.add_argument("--share", type=float, default=USUAL_SHARE, help="of the trained weights in the sentence encoder")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for name in ["caves"] if options.quick else options.datasets:
@@ -139,7 +141,7 @@ def main() -> None:
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}
         results[name]["labels"] = labels
-    finish(results, options.quick, "" if options.share == 1 else f"share-{options.share}")
+    finish(results, options.quick, "" if options.share == USUAL_SHARE else f"share-{options.share}")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,10 @@ class ModelArguments:
     sentence_encoder_revision: str | None = field(default=None, metadata={"help": "Its revision on the Hub."})
     train_sentence_encoder: bool = field(default=True, metadata={"help": "Whether the sentence encoder is trained."})
     sentence_encoder_share: float = field(
-        default=1.0,
+        default=0.8,
         metadata={
-            "help": "Share of the trained weights in the final sentence encoder, the rest are those it started from; "
-            "with about 0.6 labels that are added later can be scored better."
+            "help": "Share of the trained weights in the final sentence encoder, the rest are those it started from, "
+            "which serve rare labels and those that are added later."
         },
     )
     trust_remote_code: bool = field(
