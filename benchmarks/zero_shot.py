@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="caves alone, 300 training rows, 200 rows measured")
     parser.add_argument("--datasets", nargs="+", default=["caves", "reuters"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--share", type=float, default=USUAL_SHARE, help="of the trained weights in the sentence encoder")
+    parser.add_argument("--share", type=float, default=USUAL_SHARE, help="of trained weights in the sentence encoder")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for name in ["caves"] if options.quick else options.datasets:
