@@ -119,7 +119,7 @@ def test_labels_and_configuration_are_those_of_the_run(trained_t5: Trained) -> N
     assert config.label_counts == {"late": 3, "broken": 2, "refund": 2, "praise": 1}
     assert config.thresholds["goal"] == "macro_f1"
     assert set(config.thresholds["per_label"]) == set(DESCRIPTIONS)
-    assert config.versions["torch"] == torch.__version__
+    assert config.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]  # metadata may lack the build
 
 
 # each part with its own library
