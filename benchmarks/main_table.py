@@ -216,8 +216,8 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in used), 1),
         "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
         "machine": machine(),
+        "thresholds": tables.THRESHOLDS,
     }
-    row["thresholds"] = tables.THRESHOLDS
     given = {goal: decide(task, scored.scores, goal) for goal in GOALS}
     for goal, split in itertools.product(GOALS, scored.scores):
         row[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])

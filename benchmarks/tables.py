@@ -135,11 +135,11 @@ def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
             continue
         cells = [dataset, f"{train:,}"]
         for goal in GOALS:
-            figures = {one: [row[f"test_for_{goal}"][goal] for row in found] for one, found in systems.items()}
-            best = max(peers, key=lambda one: mean(figures[one]))
-            ratio = mean(figures["lagamc"]) / mean(figures[best])
-            shown = {one: figure(systems[one], goal, goal) for one in ("lagamc", best)}
-            cells += [shown["lagamc"], f"{shown[best]}, {titles[best]}", f"{ratio:.2f}"]
+            means = {one: mean(row[f"test_for_{goal}"][goal] for row in found) for one, found in systems.items()}
+            best = max(peers, key=lambda one: means[one])
+            ratio = means["lagamc"] / means[best]
+            ours, theirs = (figure(systems[one], goal, goal) for one in ("lagamc", best))
+            cells += [ours, f"{theirs}, {titles[best]}", f"{ratio:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -103,7 +103,7 @@ def tune_thresholds(
     per_label: dict[str, float] = {}
     if goal == "macro_f1":
         support = true.sum(0)
-        share = support / (support + shrinkage)
+        share = support / np.maximum(support + shrinkage, 1e-9)  # 0 without a true row, whatever the shrinkage
         common = (logit(overall) + logit(expected_best(scores))) / 2
         own = logit([_best(values) for values in by_label.T])
         chosen = expit(share * own + (1 - share) * common)
