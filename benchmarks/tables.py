@@ -111,9 +111,13 @@ def spread(values: list[float]) -> str:
 
 
 def figure(rows: list[Row], goal: str, name: str) -> str:
-    """`spread` of a figure under the thresholds for a goal, marked where those for macro-F1 are of an earlier kind."""
-    earlier = goal == "macro_f1" and any(row.get("thresholds") != THRESHOLDS for row in rows)
-    return spread([row[f"test_for_{goal}"][name] for row in rows]) + EARLIER * earlier
+    """`spread` of a figure under the thresholds for a goal, with its mark."""
+    return spread([row[f"test_for_{goal}"][name] for row in rows]) + mark(rows, goal)
+
+
+def mark(rows: Iterable[Row], goal: str) -> str:
+    """Behind figures whose thresholds for macro-F1 are of an earlier kind, in some of the rows at least."""
+    return EARLIER * (goal == "macro_f1" and any(row.get("thresholds") != THRESHOLDS for row in rows))
 
 
 def is_ours(system: str) -> bool:
@@ -215,9 +219,9 @@ def thresholds_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str
         for system, title in titles.items():
             if found := [row for row in systems.get(system, []) if "test_at_half" in row]:
                 cells = [
-                    spread([row[kind][goal] for row in found])
+                    cell
                     for goal in GOALS
-                    for kind in ("test_at_half", f"test_for_{goal}")
+                    for cell in (spread([row["test_at_half"][goal] for row in found]), figure(found, goal, goal))
                 ]
                 lines.append(f"| {title} | " + " | ".join(cells) + " |")
         lines.append("")
@@ -259,7 +263,7 @@ def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
         for system, title in titles.items():
             if of := analyses.get(system):
-                cells = [spread([one["rare_macro_f1"] for one in of])]
+                cells = [spread([one["rare_macro_f1"] for one in of]) + mark(systems[system], "macro_f1")]
                 for count in counts:
                     given = mean(one["by_count"].get(count, [0, 0, 0])[1] for one in of)
                     cells.append(f"{given:,.0f} given, " + spread([one["by_count"][count][2] for one in of]))
