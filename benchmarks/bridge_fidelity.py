@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from benchmarks.datasets import find_dataset
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
 from lagamc.labels import LabelBank
@@ -145,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import precision_score
 
-from benchmarks.datasets import find_dataset
+from benchmarks.datasets import find_dataset, missing
 from benchmarks.models import trained_model
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.calibration import Calibration, expected_calibration_error, fit_calibration
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import read_examples
@@ -92,7 +92,7 @@ def main() -> None:
     for name in ["caves"] if options.quick else options.datasets:
         data, folder = find_dataset(name), trained_model(name, rows=300 if options.quick else 2000)
         if data is None or folder is None:
-            results[name] = {"skipped": "the data set is not there"}
+            results[name] = {"skipped": missing(name)}
             continue
         classifier = LagamcClassifier.from_pretrained(folder, "cpu")
         results[name] = measure(classifier, data, 200 if options.quick else options.rows)
@@ -101,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

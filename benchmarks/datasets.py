@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from lagamc.data import SPLITS, Example, read_examples
+from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise
 
@@ -23,11 +24,18 @@ VARIABLE = "LAGAMC_DATA"
 
 def find_dataset(name: str) -> Path | None:
     """The folder of a data set below `$LAGAMC_DATA`, or else `data/` or `../shared/data/`; None where it is absent."""
-    places = [Path(os.environ[VARIABLE])] if VARIABLE in os.environ else [ROOT / "data", ROOT.parent / "shared/data"]
-    for place in places:
-        if (place / name / "labels.json").is_file():
-            return place / name
-    return None
+    return next((place / name for place in _places() if (place / name / "labels.json").is_file()), None)
+
+
+def missing(name: str) -> str:
+    """Where a data set was looked for, and what to do."""
+    return f"no data set {name} in {' or '.join(map(str, _places()))}: {VARIABLE} names the folder that holds it"
+
+
+def _places() -> list[Path]:
+    if VARIABLE in os.environ:
+        return [Path(os.environ[VARIABLE]).resolve()]
+    return [ROOT / "data", ROOT.parent / "shared" / "data"]
 
 
 def write_data(folder: Path, labels: Mapping[str, str], splits: Mapping[str, Iterable[Example]]) -> None:
@@ -114,6 +122,9 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
 
     Rows without labels are left out. Where there are no training rows, the first development rows take their place.
 
+    Raises:
+        LagamcError: a file is bad, or there are no development or test rows.
+
     Args:
         name: one of `SIZES`.
         seed: see `Task`.
@@ -131,6 +142,10 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
         for split in SPLITS
         if (data / f"{split}.jsonl").is_file()
     }
+    if absent := {"dev", "test"} - splits.keys():
+        raise LagamcError(
+            f"{data}: expected dev.jsonl and test.jsonl, found no {' and no '.join(sorted(absent))}.jsonl"
+        )
     if "train" not in splits:
         splits["train"], splits["dev"] = splits["dev"][:WITHOUT_TRAINING], splits["dev"][WITHOUT_TRAINING:]
     splits["train"], splits["test"] = splits["train"][:rows], splits["test"][:test_rows]

@@ -19,9 +19,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.datasets import find_dataset
+from benchmarks.datasets import find_dataset, missing
 from benchmarks.models import trained_model
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.artifact import artifact_prompt
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import read_examples
@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     data = find_dataset(options.dataset)
     if data is None:
-        print(json.dumps({"skipped": f"no data set {options.dataset} is there"}))
+        print(json.dumps({"skipped": missing(options.dataset)}))
         return
     count, repeats = (64, 1) if options.quick else (options.texts, options.repeats)
     layers, variant = (
@@ -121,9 +121,8 @@ def main() -> None:
             "passes_per_text": round(decoders["exact"].row_passes / repeats / len(written["exact"]), 3),
         },
         options.quick,
-        Path(str(folder)).name.removeprefix("benchmark-"),
     )
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.datasets import Task
 from benchmarks.models import run_training
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from benchmarks.peers import decide, frozen_minilm, tfidf_svc
 from lagamc.config import DataArguments
 from lagamc.metrics import multi_label_metrics
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -242,8 +242,10 @@ def set_fit(task: Task) -> Scored:
     import setfit
 
     set_seed(task.seed)
+    encoder = load_sentence_encoder(embedded_folder())
+    encoder.max_seq_length = task.max_length  # `max_length` of its arguments does not reach an encoder
     model = setfit.SetFitModel(
-        load_sentence_encoder(embedded_folder()),
+        encoder,
         OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=2000, random_state=task.seed)),
         multi_target_strategy="one-vs-rest",
     )
@@ -256,7 +258,6 @@ def set_fit(task: Task) -> Scored:
             max_steps=pairs // 32,
             sampling_strategy="unique",
             body_learning_rate=2e-5,
-            max_length=task.max_length,
             save_strategy="no",
             report_to="none",
             seed=task.seed,

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration, set_seed
 
 from benchmarks.bridge_fidelity import t5_tokenizer
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.config import DataArguments
 from lagamc.data import Example
 from lagamc.encoders import load_sentence_encoder
@@ -188,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import find_dataset
+from benchmarks.datasets import find_dataset, missing
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
-from benchmarks.outcomes import RESULTS, write
+from benchmarks.outcomes import RESULTS, run, write
 
 RUNS = RESULTS / "loss_forms"
 FORMS: dict[str, tuple[str, list[str]]] = {
@@ -45,7 +45,7 @@ KEYS = (
 )
 
 
-def run(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
+def measure(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
     """One training, out of its file where it was run before: form, seed, rows and its figures."""
     path = RUNS / f"{re.sub('[^a-z]+', '-', form)}-{seed}-train{rows}.json"
     if not path.is_file():
@@ -68,12 +68,12 @@ def main() -> None:
     options = parser.parse_args()
     data = find_dataset("caves")
     if data is None:
-        print(json.dumps({"skipped": "no data set caves is there"}))
+        print(json.dumps({"skipped": missing("caves")}))
         return
     rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
     found: dict[str, list[dict[str, Any]]] = {form: [] for form in options.only}
     for seed, form in itertools.product(seeds, options.only):
-        found[form].append(run(form, seed, rows, data))
+        found[form].append(measure(form, seed, rows, data))
     summary: dict[str, dict[str, list[float]]] = {}
     for form, figures in found.items():
         summary[form] = {
@@ -84,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,11 +7,11 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each. Systems that train in epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs
-that are best on the development rows gave. Systems that cut a text take the tokens of the config; with `--tokens` they
-are systems of their own in the tables, so that all are compared at the same length. The last line of a row is its JSON
-object, of `--all` a list of them.
-Systems: see `SYSTEMS`.
+each, in `outputs/`, and no part of the tables. `--all` passes over what cannot be measured here. Systems that train in
+epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs that are best on the
+development rows gave. Systems that cut a text take the tokens of the config; with `--tokens` they are systems of their
+own in the tables, so that all are compared at the same length. The last line of a row is its JSON object, of `--all` a
+list of them. The systems are described in `BENCHMARKS.md`.
 """
 
 from __future__ import annotations
@@ -37,21 +37,24 @@ from scipy.special import expit, logit
 
 from benchmarks import tables
 from benchmarks.analysis import analyse
-from benchmarks.datasets import ROOT, SIZES, Task, load_task, write_data
-from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
-from benchmarks.outcomes import RESULTS, machine, write
+from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, Task, load_task, missing, write_data
+from benchmarks.models import WITHOUT_CHECKPOINTS, run_training, run_whole
+from benchmarks.outcomes import RESULTS, machine, read, run, write
 from benchmarks.peers import Scored, decide
 from lagamc import __version__
 from lagamc.artifact import read_config
 from lagamc.calibration import Calibration
+from lagamc.cli import positive
 from lagamc.data import Example
+from lagamc.errors import LagamcError
 from lagamc.generators import embedded_folder, load_tokenizer
 from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
 
-ROWS = RESULTS / "main_table"
+ROWS, QUICK_ROWS = RESULTS / "main_table", ROOT / "outputs" / "benchmark-quick"
 SETTINGS = ("backbone", "epochs", "tokens")  # options of the command that not every system takes
+LEAST_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class Variant:
             if getattr(self, name) is not None and name not in SYSTEMS[system].takes:
                 fitting = [one for one, its in SYSTEMS.items() if name in its.takes]
                 return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
+        if self.tokens is not None and self.tokens < LEAST_TOKENS:
+            return f"--tokens: expected at least {LEAST_TOKENS}, found {self.tokens}"
         return None
 
 
@@ -243,29 +248,47 @@ def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
     return {name: round(figures[name], 4) for name in GOALS}
 
 
-def result_file(dataset: str, system: str, seed: int, variant: Variant) -> Path:
-    """Where a row is kept."""
-    return ROWS / f"{dataset}-{system}-{seed}{variant}.json"
+def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool = False) -> dict[str, Any]:
+    """A row, out of its file where it was measured before; that of a quick run is no part of the results.
 
-
-def run_one(dataset: str, system: str, seed: int, variant: Variant) -> dict[str, Any]:
-    """A row, out of its file where it was measured before."""
-    path = result_file(dataset, system, seed, variant)
+    Raises:
+        LagamcError: something that it needs is not there or bad, or its file holds a row on another model.
+    """
+    if needs := SYSTEMS[system].needs:
+        if not os.environ.get(needs):
+            raise LagamcError(f"{system}: {needs} is not set")
+        variant = replace(variant, backbone=os.environ[needs])
+    place = QUICK_ROWS if quick else ROWS
+    path = place / f"{dataset}-{system}-{seed}{variant}.json"
     if not path.is_file():
-        needs = SYSTEMS[system].needs
-        if needs and not os.environ.get(needs):
-            return {"skipped": f"{system}: {needs} is not set"}
         task = load_task(dataset, seed, variant.rows, variant.test_rows)
         if task is None:
-            return {"skipped": f"no data set {dataset} is there"}
-        for name, usual in (("epochs", _epochs(system, task)), ("tokens", _tokens(system, task))):
-            if getattr(variant, name) is not None and getattr(variant, name) == usual:  # no row beside the usual one
-                return run_one(dataset, system, seed, replace(variant, **{name: None}))
+            raise LagamcError(missing(dataset))
+        shorter = _without_the_usual(dataset, system, task, variant)
+        if shorter != variant:
+            return run_one(dataset, system, seed, shorter, quick)
         own, peers = variant.epochs or task.epochs, variant.epochs or task.peer_epochs
         length = variant.tokens or task.max_length
         task = replace(task, backbone=variant.backbone, epochs=own, peer_epochs=peers, max_length=length)
         write(path, measure(system, task))
-    return json.loads(path.read_text(encoding="utf-8"))
+    row: dict[str, Any] = read(path)
+    if row["backbone"] != variant.backbone:
+        raise LagamcError(
+            f"{path}: expected a row on {variant.backbone}, found one on {row['backbone']}; move it away"
+        )
+    return row
+
+
+def _without_the_usual(dataset: str, system: str, task: Task, variant: Variant) -> Variant:
+    """Settings that change nothing are left out: no row beside the usual one."""
+    usual: dict[str, Any] = {"epochs": _epochs(system, task), "tokens": _tokens(system, task)}
+    if dataset == "mixed":
+        usual |= {"rows": MIXED_ROWS, "test_rows": MIXED_TEST_ROWS}
+    elif whole := load_task(dataset):
+        for name, split in (("rows", "train"), ("test_rows", "test")):
+            limit = getattr(variant, name)
+            usual[name] = limit if limit and limit >= len(whole.splits[split]) else None
+    return Variant(**{name: None if value == usual.get(name) else value for name, value in asdict(variant).items()})
 
 
 def main() -> None:
@@ -273,46 +296,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=list(SIZES))
     parser.add_argument("--system", choices=list(SYSTEMS))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rows", type=int, help="training rows at most")
-    parser.add_argument("--test_rows", type=int, help="test rows at most")
+    parser.add_argument("--seed", type=positive)
+    parser.add_argument("--rows", type=positive, help="training rows at most")
+    parser.add_argument("--test_rows", type=positive, help="test rows at most")
     parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
-    parser.add_argument("--epochs", type=int, help="in place of those by rows, for systems that train in epochs")
-    parser.add_argument("--tokens", type=int, help="in place of the config's, for systems that cut a text")
-    parser.add_argument("--quick", action="store_true", help="caves, 300 rows, every system once")
+    parser.add_argument("--epochs", type=positive, help="in place of those by rows, for systems that train in epochs")
+    parser.add_argument("--tokens", type=positive, help="in place of the config's, for systems that cut a text")
+    parser.add_argument(
+        "--quick", action="store_true", help="300 rows, not kept for the tables; alone: caves, all systems"
+    )
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=positive, nargs="+", default=[1, 2, 3])
     parser.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
     options = parser.parse_args()
     if options.render:
         tables.render({name: system.title for name, system in SYSTEMS.items()})
         return
     if options.quick:
-        options.all, options.datasets, options.seeds = True, ["caves"], [1]
-        options.rows = options.test_rows = 300
+        options.rows, options.test_rows = options.rows or 300, options.test_rows or 300
+        if not options.all and options.system is None and options.dataset is None:
+            options.all, options.datasets, options.seeds = True, ["caves"], [1]
     variant = Variant(*(getattr(options, field.name) for field in fields(Variant)))
     if not options.all:
         if options.dataset is None or options.system is None:
             parser.error("expected --dataset and --system, --all, --quick or --render")
         if problem := variant.unfit(options.system):
             parser.error(problem)
-        print(json.dumps(run_one(options.dataset, options.system, options.seed, variant)))
+        print(json.dumps(run_one(options.dataset, options.system, options.seed or 1, variant, options.quick)))
         return
-    found = []
+    for name in ("dataset", "system", "seed"):
+        if getattr(options, name) is not None:
+            parser.error(f"--{name}: expected without --all, which takes --{name}s")
+    found, failed = [], []
     for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):
         if variant.unfit(system) or (seed != options.seeds[0] and not SYSTEMS[system].seeded):
             continue
         command = [sys.executable, "-m", "benchmarks.main_table", "--dataset", dataset, "--system", system]
-        command += ["--seed", str(seed)]
+        command += ["--seed", str(seed), *(["--quick"] if options.quick else [])]
         for name, value in asdict(variant).items():
             command += [f"--{name}", str(value)] if value else []
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
-        found.append(json.loads(output.strip().splitlines()[-1]))
+        try:
+            found.append(json.loads((run_whole(command, stdout=subprocess.PIPE) or "").strip().splitlines()[-1]))
+        except subprocess.CalledProcessError as error:  # it said why
+            failed += [f"{system} on {dataset}, seed {seed}"] if error.returncode != 2 else []
+            continue
         print(json.dumps(found[-1]), flush=True)
     print(json.dumps(found))
+    if failed:
+        raise RuntimeError(f"not measured: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.outcomes import finish, timed
+from benchmarks.outcomes import finish, run, timed
 from lagamc.labels import LabelBank
 from lagamc.matcher import LabelMatcher
 
@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,30 @@ WITHOUT_CHECKPOINTS = (
 )
 
 
+def run_whole(command: list[str], **settings: Any) -> str | None:
+    """Runs a command that ends with us, whatever it started: `accelerate launch` alone leaves a training behind.
+
+    Args:
+        command: with its arguments.
+        settings: of `subprocess.Popen`.
+
+    Returns:
+        What it printed, where `settings` ask for that.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    with subprocess.Popen(command, start_new_session=True, text=True, **settings) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return output
+
+
 def run_training(config: str, folder: Path, *settings: str) -> dict[str, Any]:
     """One run of the README's training command in a process of its own; its figures.
 
@@ -28,7 +54,7 @@ def run_training(config: str, folder: Path, *settings: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(ROOT / "accelerate_config.yaml"), str(ROOT / "run_train.py")]
     command += ["--config", str(ROOT / "configs" / f"{config}.yaml"), "--output_dir", str(folder), *settings]
-    subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
+    run_whole(command, stdout=sys.stderr, cwd=ROOT)
     return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
 
 

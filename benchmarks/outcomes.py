@@ -1,21 +1,32 @@
-"""What a benchmark found: how it is timed, the last line that it prints, and what is kept for BENCHMARKS.md."""
+"""A benchmark as a command: how it is timed, the last line that it prints, and what is kept for BENCHMARKS.md."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from benchmarks.datasets import ROOT
+from lagamc.cli import guarded
+from lagamc.errors import LagamcError
 
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Runs a benchmark: bad input is one message, and a kill ends what it started as well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(guarded(main, "benchmarks"))
 
 
 def machine() -> str:
@@ -32,22 +43,37 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def write(path: Path, found: Any) -> None:
-    """Keeps something as JSON."""
+    """Keeps something as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, default=float) + "\n", encoding="utf-8")
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(found, indent=1, default=float) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
-def finish(figures: dict[str, Any], quick: bool, name: str = "") -> None:
-    """Prints the figures of a benchmark as one JSON object and keeps them, unless it was a quick run.
+def read(path: Path) -> Any:
+    """What `write` kept."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LagamcError(
+            f"{path}: expected a result in JSON, found {error}; remove it and measure it again"
+        ) from error
+
+
+def finish(figures: dict[str, Any], quick: bool) -> None:
+    """Prints the figures of a benchmark as one JSON object and keeps them, each command's in a file of its own.
+
+    Nothing is kept of a quick run, or where a data set was missing.
 
     Args:
         figures: what was measured.
         quick: whether it was a run of a few rows.
-        name: tells runs of the same benchmark apart that stand side by side.
     """
     module = Path(sys.argv[0]).stem
-    if not quick and "skipped" not in figures:
+    skipped = [found for found in (figures, *figures.values()) if isinstance(found, dict) and "skipped" in found]
+    if not quick and not skipped:
         command = shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
         kept = {"command": command, "machine": machine(), "figures": figures}
-        write(RESULTS / f"{module}{'-' if name else ''}{name}.json", kept)
+        name = re.sub(r"[^\w.]+", "-", " ".join([module, *sys.argv[1:]]))
+        write(RESULTS / f"{name}.json", kept)
     print(json.dumps(figures, default=float))

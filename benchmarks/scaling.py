@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.datasets import SIZES, Task, find_dataset, write_data
+from benchmarks.datasets import SIZES, Task, find_dataset, missing, write_data
 from benchmarks.encoder_peers import MultiLabelHead
-from benchmarks.outcomes import finish, timed
+from benchmarks.outcomes import finish, run, timed
 from benchmarks.training_cost import build_trainer, some_batches, step
 from lagamc.data import Example, read_examples
 from lagamc.descriptions import Texts
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if find_dataset("reuters") is None:
-        print(json.dumps({"skipped": "no data set reuters is there"}))
+        print(json.dumps({"skipped": missing("reuters")}))
         return
     if options.quick:
         options.labels, options.lengths, options.repeats = [12, 50], [], 1
@@ -141,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmarks.browser import MISSING, Browser, open_browser
 from benchmarks.datasets import ROOT
+from benchmarks.outcomes import run
 from lagamc.app import LabelPage
 from lagamc.classifier import LagamcClassifier
 from lagamc.report_page import write_report
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

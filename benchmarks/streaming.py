@@ -33,7 +33,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.artifact import ArtifactConfig
 from lagamc.batches import BatchReader
 from lagamc.classifier import LagamcClassifier, Prediction
@@ -175,4 +175,4 @@ def main() -> None:
 FORK = multiprocessing.get_context("fork")
 
 if __name__ == "__main__":
-    main()
+    run(main)

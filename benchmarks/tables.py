@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.datasets import MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
-from benchmarks.outcomes import RESULTS
+from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
+from benchmarks.outcomes import RESULTS, read
 from lagamc.thresholds import GOALS
 
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
@@ -30,18 +30,17 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_epochs(_read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
+    for row in best_epochs(read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
         departures = [f"on {row['backbone']}"] if row["backbone"] else []
         if row["tokens"] not in (None, usual_tokens(row["dataset"])):
             departures.append(f"{row['tokens']} tokens of a text")
         name = " ".join([row["system"], *departures])  # what departs is a system of its own
         titles[name] = ", ".join([titles[row["system"]], *departures])
         rows.append({**row, "system": name})
-    forms = [_read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
-    others = [_read(path) for path in sorted(RESULTS.glob("*.json"))]
+    forms = [read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
+    others = [read(path) for path in sorted(RESULTS.glob("*.json"))]
     short = {"short": short_table(rows, titles)}
-    _replace(README, short)
-    _replace(
+    page = _replaced(
         PAGE,
         {
             **short,
@@ -56,21 +55,19 @@ def render(titles: Mapping[str, str]) -> None:
             "others": other_figures(others),
         },
     )
+    for path, text in ((README, _replaced(README, short)), (PAGE, page)):
+        path.write_text(text, encoding="utf-8")
     print(json.dumps({"rows": len(rows), "runs": len(forms), "others": len(others)}))
 
 
-def _replace(page: Path, tables: Mapping[str, list[str]]) -> None:
+def _replaced(page: Path, tables: Mapping[str, list[str]]) -> str:
     text = page.read_text(encoding="utf-8")
     for name, lines in tables.items():
         place = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
         if place is None:
             raise SystemExit(f"{page}: expected a place for the table {name!r}")
         text = text[: place.start(1)] + "\n".join(["", *lines, "", ""]) + text[place.end(1) :]
-    page.write_text(text, encoding="utf-8")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return text
 
 
 def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Row]]]:
@@ -231,15 +228,16 @@ def thresholds_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str
 def mixed_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """Macro-F1 of each data set by itself and among the labels of all (paper, section 8.4), on the same rows."""
     found: dict[str, dict[tuple[str, bool], list[float]]] = defaultdict(lambda: defaultdict(list))
+    datasets = [name for name in SIZES if name != "mixed"]
     for row in rows:
-        if "analysis" not in row or (row["dataset"] != "mixed" and row["rows"]["test"] != MIXED_TEST_ROWS):
+        several = len(datasets) if row["dataset"] == "mixed" else 1
+        if [row["rows"][split] for split in ("train", "test")] != [MIXED_ROWS * several, MIXED_TEST_ROWS * several]:
             continue
         parts = defaultdict(list)
         for label, (_, _, figure) in row["analysis"]["by_label"].items():
             parts[label.split("/")[0] if row["dataset"] == "mixed" else row["dataset"]].append(figure)
         for dataset, figures in parts.items():
             found[row["system"]][dataset, row["dataset"] == "mixed"].append(mean(figures))
-    datasets = [name for name in SIZES if name != "mixed"]
     lines = ["| | " + " | ".join(f"{name} alone | mixed" for name in datasets) + " |"]
     lines.append("| --- " * (2 * len(datasets) + 1) + "|")
     for system, title in titles.items():

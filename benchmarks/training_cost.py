@@ -34,9 +34,9 @@ from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
-from benchmarks.datasets import ROOT, find_dataset
+from benchmarks.datasets import ROOT, find_dataset, missing
 from benchmarks.models import WITHOUT_CHECKPOINTS
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.config import parse_arguments
 from lagamc.encoders import pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
@@ -181,7 +181,7 @@ def main() -> None:
     options = parser.parse_args()
     data = find_dataset("caves")
     if data is None:
-        print(json.dumps({"skipped": "no data set caves is there"}))
+        print(json.dumps({"skipped": missing("caves")}))
         return
     batches, repeats, rows = (2, 1, 64) if options.quick else (options.batches, options.repeats, options.rows)
     # before this process grows: a new one starts with the peak of its parent
@@ -219,4 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.datasets import ROOT, find_dataset, write_data
+from benchmarks.datasets import ROOT, find_dataset, missing, write_data
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
-from benchmarks.outcomes import finish
+from benchmarks.outcomes import finish, run
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import ModelArguments
@@ -131,7 +131,7 @@ def main() -> None:
     for name in ["caves"] if options.quick else options.datasets:
         data = find_dataset(name)
         if data is None:
-            results[name] = {"skipped": "the data set is not there"}
+            results[name] = {"skipped": missing(name)}
             continue
         draws = []
         for seed in options.seeds:
@@ -141,8 +141,8 @@ def main() -> None:
         labels = [draw.pop("labels") for draw in draws]
         results[name] = {key: round(float(np.mean([draw[key] for draw in draws])), 4) for key in draws[0]}
         results[name]["labels"] = labels
-    finish(results, options.quick, "" if options.share == USUAL_SHARE else f"share-{options.share}")
+    finish(results, options.quick)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

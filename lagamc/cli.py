@@ -82,9 +82,7 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         "--goal", metavar="GOAL", help="take the thresholds tuned for micro_f1, macro_f1, precision>=x"
     )
     parser.add_argument("--threshold", type=_probability, help="one probability for all labels in place of tuned ones")
-    parser.add_argument(
-        "--top_k", type=_positive, help="at most so many labels; alone, exactly the most probable ones"
-    )
+    parser.add_argument("--top_k", type=positive, help="at most so many labels; alone, exactly the most probable ones")
     parser.add_argument(
         "--decoding",
         choices=("exact", "constrained", "generate"),
@@ -127,7 +125,7 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     parser.add_argument("--text_column", default="text", help="column of the text")
     parser.add_argument("--labels_column", default="labels", help="column of the labels")
     parser.add_argument("--unlabelled", default="keep", choices=("error", "keep", "drop"), help="rows without labels")
-    parser.add_argument("--batch_size", type=_positive, default=32, help="texts computed at a time")
+    parser.add_argument("--batch_size", type=positive, default=32, help="texts computed at a time")
     parser.add_argument("--scores", choices=("accurate", "fast"), help="how labels are scored; default: the model's")
     parser.add_argument("--goal", metavar="GOAL", help="thresholds tuned for micro_f1, macro_f1 or precision>=x")
     parser.add_argument(
@@ -186,7 +184,7 @@ def show(arguments: Sequence[str], prog: str = "lagamc show") -> None:
     parser.add_argument("predictions", metavar="PREDICTIONS", help="JSONL that run_infer.py wrote")
     parser.add_argument("--input", required=True, metavar="FILE", help="what they were made from")
     parser.add_argument("--text_column", default="text", help="column of the text")
-    parser.add_argument("--limit", type=_positive, default=None, help="the first rows alone")
+    parser.add_argument("--limit", type=positive, default=None, help="the first rows alone")
     options = parser.parse_args(arguments)
 
     from lagamc.data import Columns
@@ -248,7 +246,7 @@ def describe(arguments: Sequence[str], prog: str = "lagamc describe") -> None:
     parser.add_argument(
         "--wikipedia_url", default="https://en.wikipedia.org", help="where definitions come from; none: nowhere"
     )
-    parser.add_argument("--max_words", type=_positive, default=60, help="of a description")
+    parser.add_argument("--max_words", type=positive, default=60, help="of a description")
     parser.add_argument("--sentence_encoder", help="that must tell descriptions apart; default: the embedded MiniLM")
     parser.add_argument("--offline", action="store_true", help="write skeletons; nobody is asked")
     parser.add_argument("--dry_run", action="store_true", help="print the prompts and their number; nobody is asked")
@@ -291,8 +289,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: COMMANDS[words[0]](words[1:]))
 
 
-def guarded(action: Callable[[], None]) -> int:
-    """Runs a command and turns its errors into messages and exit codes."""
+def guarded(action: Callable[[], None], extra: str = "embedded") -> int:
+    """Runs a command and turns its errors into messages and exit codes.
+
+    Args:
+        action: the command.
+        extra: of setup.cfg, which brings a missing package that `EXTRAS` does not name.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         action()
@@ -301,7 +304,7 @@ def guarded(action: Callable[[], None]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "lagamc":
             raise
-        extra = EXTRAS.get((error.name or "").partition(".")[0], "embedded")
+        extra = EXTRAS.get((error.name or "").partition(".")[0], extra)
         return _fail(
             LagamcError(
                 f"the package {error.name!r} is not installed in {sys.prefix}; run `make install` and activate its "
@@ -333,7 +336,7 @@ def _fail(error: LagamcError) -> int:
     return 2
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     with suppress(ValueError):
         if int(text) >= 1:
             return int(text)
@@ -341,11 +344,11 @@ def _positive(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
+    return 0 if text == "0" else positive(text)
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else _positive(text)
+    return text if text == "auto" else positive(text)
 
 
 def _probability(text: str) -> float:

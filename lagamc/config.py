@@ -26,6 +26,8 @@ UNSUPPORTED = (
     *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
 )
 UNLABELLED = ("error", "keep", "drop")
+SOURCES = ("data_dir", "train_file", "dataset_name")  # of the rows: one of them is named
+WITH_A_SOURCE = ("dev_file", "test_file", "dataset_config", "dataset_revision")
 
 
 @dataclass
@@ -209,7 +211,7 @@ class DataArguments:
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_response_length"):
             if getattr(self, name) is not None:
                 found += _not_between(name, getattr(self, name), 1, 10**9)
-        sources = [name for name in ("data_dir", "train_file", "dataset_name") if getattr(self, name)]
+        sources = [name for name in SOURCES if getattr(self, name)]
         if len(sources) != 1:
             found.append(
                 f"expected one of data_dir, train_file or dataset_name, found {sources or 'none'}; "
@@ -229,7 +231,8 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = None) -> Arguments:
-    """Reads `--config FILE.yaml`, then the command line, which overrides it.
+    """Reads `--config FILE.yaml`, then the command line, which overrides it: a source of rows there, such as
+    `--train_file`, takes the place of the file's.
 
     Args:
         arguments: the command line without the program's name.
@@ -249,10 +252,16 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")
     rest = list(arguments or [])
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config")
-    path = early.parse_known_args(rest)[0].config
+    for name in ("config", *SOURCES):
+        early.add_argument(f"--{name}")
+    first, others = early.parse_known_args(rest)
+    path = first.config
     problems: list[str] = []
     from_file = _read_yaml(parser, path, problems) if path else {}
+    sources = [name for name in SOURCES if getattr(first, name)]
+    if sources and not any(from_file.get(name) for name in sources):  # another kind than the file's
+        for name in (*SOURCES, *WITH_A_SOURCE):
+            from_file.pop(name, None)
     parser.set_defaults(**from_file)
     namespace, unknown = parser.parse_known_args(rest)
     problems += [f"unknown argument {name}{_suggest(parser, name)}" for name in unknown if name.startswith("-")]
@@ -266,7 +275,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         problems += parsed[-1].problems()
     training = _training_arguments(values, problems)
     if problems:
-        raise LagamcError.from_problems(str(path or "command line"), problems)
+        places = [*([path] if path else []), *(["command line"] if others or sources or not path else [])]
+        raise LagamcError.from_problems(" and ".join(places), problems)
     assert training is not None
     return parsed[0], parsed[1], training
 

@@ -162,6 +162,26 @@ def test_one_source_of_data() -> None:
     assert "found ['data_dir', 'dataset_name']" in message("--data_dir", "d", "--dataset_name", "d")
 
 
+def test_a_source_of_data_on_the_command_line_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    path = config(tmp_path, "data_dir: data\nlabels_file: labels.json\ndev_file: dev.jsonl\n")
+    data = parse_arguments(["--config", path, "--train_file", "train.csv"])[1]
+    assert (data.data_dir, data.train_file, data.dev_file, data.labels_file) == (
+        None,
+        "train.csv",
+        None,
+        "labels.json",
+    )
+    data = parse_arguments(["--config", path, "--data_dir", "other"])[1]
+    assert (data.data_dir, data.dev_file) == ("other", "dev.jsonl")
+    assert "found ['data_dir', 'dataset_name']" in message("--config", path, "--data_dir", "d", "--dataset_name", "d")
+
+
+def test_problems_of_the_command_line_are_not_those_of_the_file(tmp_path: Path) -> None:
+    path = config(tmp_path, "data_dir: data\n")
+    assert message("--config", path, "--beam", "0").startswith(f"{path} and command line: beam: ")
+    assert message("--config", config(tmp_path, "data_dir: data\nbeam: 0\n")).startswith(f"{path}: beam: ")
+
+
 def test_lora_with_a_named_model() -> None:
     assert parse_arguments(["--data_dir", "d", "--model_name_or_path", "m", "--lora", "true"])[0].lora is True
 

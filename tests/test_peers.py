@@ -11,6 +11,7 @@ from benchmarks import chat_peer, main_table, peers
 from benchmarks.datasets import Task
 from benchmarks.peers import Scored
 from lagamc.data import Example
+from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from tests.stand_ins import chat_stand_in, running
 
@@ -47,8 +48,8 @@ def test_chat_answers_are_matched_and_asked_for_once(tmp_path: Path, monkeypatch
 
 def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(chat_peer.MODEL_VARIABLE, raising=False)
-    found = main_table.run_one("caves", "chat", 1, main_table.Variant())
-    assert found == {"skipped": "chat: LAGAMC_CHAT_MODEL is not set"}
+    with pytest.raises(LagamcError, match=r"^chat: LAGAMC_CHAT_MODEL is not set$"):
+        main_table.run_one("caves", "chat", 1, main_table.Variant())
 
 
 @pytest.mark.filterwarnings("ignore:Label not .* is present")

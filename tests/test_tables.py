@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks import datasets, main_table, outcomes, tables
@@ -14,6 +20,7 @@ from benchmarks.datasets import Task
 from benchmarks.main_table import Variant
 from benchmarks.peers import Scored
 from lagamc.data import Example
+from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.thresholds import GOALS
 
@@ -115,10 +122,13 @@ def test_learning_curve_needs_several_sizes() -> None:
 
 def test_mixed_labels_go_to_their_data_sets() -> None:
     alone, mixed = _row("a", 1, 0.5, train=500), _row("a", 1, 0.5, "mixed", 2500)
-    alone["rows"]["test"] = 100
+    other = _row("a", 1, 0.2, train=50)  # of fewer rows: not compared
+    for row, count in ((alone, 100), (mixed, 500), (other, 100)):
+        row["rows"]["test"] = count
+    other["analysis"] = {"by_label": {"x": [1, 1, 0.1]}}
     alone["analysis"] = {"by_label": {"x": [1, 1, 0.5], "y": [1, 1, 0.9]}}
     mixed["analysis"] = {"by_label": {"caves/x": [1, 1, 0.5], "caves/y": [1, 1, 0.7], "aapd/x": [1, 1, 0.1]}}
-    lines = tables.mixed_table([alone, mixed, _row("a", 1, 0.9)], {"a": "System A", "b": "System B"})
+    lines = tables.mixed_table([alone, mixed, other, _row("a", 1, 0.9)], {"a": "System A", "b": "System B"})
     assert lines[2:] == ["| System A | 70.0 | 60.0 |  |  |  |  |  | 10.0 |  |  |"]
 
 
@@ -214,9 +224,10 @@ def test_a_quick_run_keeps_nothing(
     monkeypatch.setattr("sys.argv", ["/some/where/speed.py", "--dataset", "caves"])
     outcomes.finish({"ratio": 2.0}, quick=True)
     outcomes.finish({"skipped": "no data"}, quick=False)
+    outcomes.finish({"reuters": {"ratio": 2.0}, "caves": {"skipped": "no data"}}, quick=False)
     assert list(tmp_path.iterdir()) == []
-    outcomes.finish({"ratio": 3.0}, quick=False, name="caves")
-    kept = json.loads((tmp_path / "speed-caves.json").read_text())
+    outcomes.finish({"ratio": 3.0}, quick=False)
+    kept = json.loads((tmp_path / "speed-dataset-caves.json").read_text())
     assert kept["command"] == "python -m benchmarks.speed --dataset caves"
     assert kept["figures"] == json.loads(capsys.readouterr().out.splitlines()[-1]) == {"ratio": 3.0}
 
@@ -254,6 +265,8 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row == main_table.run_one("caves", "one", 2, Variant())
     assert asked == [1]
     assert row["rows"] == {"train": 3, "dev": 3, "test": 2}
+    assert row == main_table.run_one("caves", "one", 2, Variant(rows=3, test_rows=99))  # all there are: the same row
+    assert len(list(tmp_path.iterdir())) == 3
     assert row["dev_for_micro_f1"] == {"micro_f1": 1.0, "macro_f1": 1.0}
     assert row["test_for_micro_f1"]["micro_f1"] == pytest.approx(0.8)  # 0.28 lies above the threshold of 0.2
     assert row["analysis"]["by_count"] == {"0": [0, 0, None], "1": [2, 1, 0.8], "2": [0, 1, None]}
@@ -262,14 +275,89 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["analysis"]["errors"] == {"0": [["a"], ["a", "b"]]}
 
 
+def test_a_row_that_is_damaged_or_of_another_model_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_table, "ROWS", tmp_path)
+    monkeypatch.setattr(main_table, "QUICK_ROWS", tmp_path / "quick")
+    path = tmp_path / "caves-lagamc-1-a-b.json"
+    outcomes.write(path, {"backbone": "a/b"})
+    outcomes.write(tmp_path / "quick" / path.name, {"backbone": "a_b"})
+    assert list(tmp_path.glob("*.[0-9]*")) == []
+    assert main_table.run_one("caves", "lagamc", 1, Variant(backbone="a/b")) == {"backbone": "a/b"}
+    assert main_table.run_one("caves", "lagamc", 1, Variant(backbone="a_b"), quick=True) == {"backbone": "a_b"}
+    with pytest.raises(LagamcError, match="expected a row on a_b, found one on a/b; move it away"):
+        main_table.run_one("caves", "lagamc", 1, Variant(backbone="a_b"))
+    path.write_text(path.read_text()[:9])
+    with pytest.raises(LagamcError, match=f"^{path}: expected a result in JSON"):
+        main_table.run_one("caves", "lagamc", 1, Variant(backbone="a/b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "0"], "--rows: expected a number of at least 1, found '0'"),
+        (["--epochs", "-1"], "--epochs: expected a number of at least 1, found '-1'"),
+        (["--tokens", "2"], "--tokens: expected at least 8, found 2"),
+        (["--all"], "--dataset: expected without --all, which takes --datasets"),
+    ],
+)
+def test_bad_options(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["main_table", "--dataset", "caves", "--system", "lagamc", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main_table.main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_goes_on_behind_a_row_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    codes = iter([2, 1, 0])
+
+    def run(command: list[str], **_: Any) -> str:
+        if code := next(codes):
+            raise subprocess.CalledProcessError(code, command)
+        return '{"row": 3}\n'
+
+    monkeypatch.setattr(main_table, "run_whole", run)
+    chosen = ["--datasets", "caves", "--systems", "tfidf_svc", "pecos", "parabel", "--seeds", "1"]
+    monkeypatch.setattr("sys.argv", ["main_table", "--all", *chosen])
+    with pytest.raises(RuntimeError, match=r"^not measured: pecos on caves, seed 1$"):
+        main_table.main()
+    assert capsys.readouterr().out.splitlines() == ['{"row": 3}', '[{"row": 3}]']
+
+
+def test_a_stopped_benchmark_stops_what_its_command_started(tmp_path: Path) -> None:
+    waiting = "import os, time, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waiting!r}])"
+    script = (
+        "import sys; from benchmarks.models import run_whole; from benchmarks.outcomes import run\n"
+        f"run(lambda: run_whole([sys.executable, '-c', {outer!r}]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(datasets.ROOT)}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment) as process:
+        pid = tmp_path / "pid"
+        while not (pid.is_file() and pid.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait() == 143
+    with suppress(psutil.NoSuchProcess):
+        left = psutil.Process(int(pid.read_text()))
+        for _ in range(1000):
+            if left.status() == psutil.STATUS_ZOMBIE:  # ended, but nobody waits for it
+                return
+            time.sleep(0.05)
+        pytest.fail("it still runs")
+
+
 def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
 
-    def run(command: list[str], **_: Any) -> Any:
+    def run(command: list[str], **_: Any) -> str:
         commands.append(" ".join(command[3:]))
-        return type("Done", (), {"stdout": "{}\n"})
+        return "{}\n"
 
-    monkeypatch.setattr(main_table.subprocess, "run", run)
+    monkeypatch.setattr(main_table, "run_whole", run)
     chosen = ["--all", "--datasets", "caves", "--systems", "lagamc", "tfidf_svc", "--seeds", "1", "2"]
     monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--rows", "9"])
     main_table.main()
