@@ -221,14 +221,22 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in used), 1),
         "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
         "machine": machine(),
-        "thresholds": tables.THRESHOLDS,
     }
-    given = {goal: decide(task, scored.scores, goal) for goal in GOALS}
-    for goal, split in itertools.product(GOALS, scored.scores):
-        row[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])
-    row["test_at_half"] = _figures(scored.scores["test"] >= 0.5, task.true["test"])
-    row["analysis"] = analyse(task, *(given[goal]["test"].astype(int) for goal in GOALS))
-    return row
+    return row | judged(system, task, scored.scores)
+
+
+def judged(system: str, task: Task, scores: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of a row."""
+    ways = (False,) if tables.is_ours(system) else (False, True)
+    given, by_rows = {}, {}
+    for goal in GOALS:
+        given[goal], by_rows[goal] = decide(task, scores, goal, ways)
+    figures: dict[str, Any] = {"thresholds": tables.THRESHOLDS, "by_rows": by_rows}
+    for goal, split in itertools.product(GOALS, scores):
+        figures[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])
+    figures["test_at_half"] = _figures(scores["test"] >= 0.5, task.true["test"])
+    figures["analysis"] = analyse(task, *(given[goal]["test"].astype(int) for goal in GOALS))
+    return figures
 
 
 def _epochs(system: str, task: Task) -> int | None:

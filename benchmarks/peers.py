@@ -14,10 +14,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
 from benchmarks.datasets import Task
-from lagamc.calibration import fit_calibration
+from lagamc.calibration import familiarity, fit_calibration
 from lagamc.encoders import load_sentence_encoder, unit_embeddings
 from lagamc.generators import embedded_folder
-from lagamc.thresholds import tune_thresholds
+from lagamc.thresholds import goal_figure, tune_thresholds
 
 LEAST = 1e-6  # a score nearer to 0 or 1 counts as this near
 SCIKIT_LEARN = f"scikit-learn {sklearn.__version__}"
@@ -42,7 +42,9 @@ class Scored:
     total: int
 
 
-def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, np.ndarray]:
+def decide(
+    task: Task, scores: dict[str, np.ndarray], goal: str, ways: tuple[bool, ...] = (False, True)
+) -> tuple[dict[str, np.ndarray], bool]:
     """The labels given, (rows, labels) for every split, by thresholds tuned on the development rows.
 
     Those for macro-F1 need probabilities that tell how often a label is right: for them the scores of every system,
@@ -52,17 +54,29 @@ def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> dict[str, np
         task: rows and labels.
         scores: see `Scored`.
         goal: of the thresholds.
+        ways: whether scores go through a curve that depends on a label's training rows, for any goal; of two ways the
+            better one on the development rows is taken. LAGAMC's sources are joined like that to begin with.
+
+    Returns:
+        The labels, and the way.
     """
-    if goal == "macro_f1":
-        scores = as_probabilities(task, {s: logit(found.clip(LEAST, 1 - LEAST)) for s, found in scores.items()})
-    limits = tune_thresholds(scores["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
-    return {split: found >= limits for split, found in scores.items()}
+    found = {}
+    odds = {split: logit(rows.clip(LEAST, 1 - LEAST)) for split, rows in scores.items()}
+    for by_rows in ways:
+        judged = as_probabilities(task, odds, by_rows) if by_rows or goal == "macro_f1" else scores
+        limits = tune_thresholds(judged["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
+        found[by_rows] = {split: rows >= limits for split, rows in judged.items()}
+    best = max(ways, key=lambda way: goal_figure(goal, found[way]["dev"], task.true["dev"]))
+    return found[best], best
 
 
-def as_probabilities(task: Task, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Any scores by one logistic curve, fitted to the development rows: the order stays."""
-    curve = fit_calibration(scores["dev"][..., None], task.true["dev"])
-    return {split: curve.apply(found[..., None]) for split, found in scores.items()}
+def as_probabilities(task: Task, scores: dict[str, np.ndarray], by_rows: bool = False) -> dict[str, np.ndarray]:
+    """Any scores by one logistic curve, fitted to the development rows, or by one that depends on a label's training
+    rows, as LAGAMC's own sources are joined: among the scores of a label the order stays."""
+    counts = dict(zip(task.bank.names, task.true["train"].sum(axis=0).tolist(), strict=True))
+    familiar = familiarity(counts, task.bank.names) if by_rows else None
+    curve = fit_calibration(scores["dev"][..., None], task.true["dev"], None, familiar)
+    return {split: curve.apply(found[..., None], None, familiar) for split, found in scores.items()}
 
 
 def tfidf(task: Task) -> dict[str, csr_matrix]:

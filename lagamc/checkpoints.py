@@ -66,7 +66,7 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
             if problem is None:
                 say(f"going on from {checkpoint}")
                 return checkpoint
-            say(f"{checkpoint} is half-written and passed over: {problem}")
+            say(f"{checkpoint} cannot be resumed from and is passed over: {problem}")
         say(f"no whole checkpoint in {folder}: starting from the beginning")
         return None
     named = None if word == "false" else Path(str(setting))

@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def train(arguments: Sequence[str], prog: str = "lagamc train") -> None:
-    """`lagamc train`: trains a model; see `lagamc.training.train`."""
+    """`lagamc train`: trains a model on texts with labels and descriptions."""
     from lagamc.config import parse_arguments
     from lagamc.training import train as run
 

@@ -62,7 +62,7 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     Thresholds: `threshold_goal` is what they are tuned for on the development rows after training.
     """
 
-    _argument_group_name = "training (the last ones are those of transformers)"
+    _argument_group_name = "training (ours and those of transformers)"
 
     output_dir: str | None = field(default="lagamc-model", metadata={"help": "Where the model is written."})
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of the generator."})

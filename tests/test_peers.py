@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import chat_peer, main_table, peers
@@ -13,6 +14,7 @@ from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.thresholds import GOALS
 from tests.stand_ins import chat_stand_in, running
 
 BANK = LabelBank({"late": "Late delivery: the parcel is late", "praise": "Praise: the customer is happy"})
@@ -50,6 +52,23 @@ def test_chat_is_left_out_without_a_model(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(chat_peer.MODEL_VARIABLE, raising=False)
     with pytest.raises(LagamcError, match=r"^chat: LAGAMC_CHAT_MODEL is not set$"):
         main_table.run_one("caves", "chat", 1, main_table.Variant())
+
+
+def test_scores_of_a_peer_may_go_through_a_curve_by_training_rows() -> None:
+    """One threshold for all cannot part the right scores of a common label from the wrong ones of a rare one."""
+    rows = {"train": 40 * [Example("c", "", ("late",))] + [Example("r", "", ("praise",))]}
+    rows["dev"] = rows["test"] = 100 * [Example("c", "", ("late",)), Example("n", "", ())]
+    task = Task("caves", BANK, rows, 16, 1, 1, 1)
+    scores = np.array(100 * [[0.3, 0.5], [0.1, 0.5]])  # the rare label's are high wherever
+    found = {"dev": scores, "test": scores}
+    given, by_rows = peers.decide(task, found, "micro_f1")
+    assert by_rows
+    assert (given["test"] == task.true["test"]).all()
+    given, by_rows = peers.decide(task, found, "micro_f1", (False,))
+    assert not by_rows
+    assert given["test"][:, 1].all()
+    for goal in GOALS:  # what is right already stays as it is
+        assert not peers.decide(task, {split: rows * 0.8 + 0.1 for split, rows in task.true.items()}, goal)[1]
 
 
 @pytest.mark.filterwarnings("ignore:Label not .* is present")

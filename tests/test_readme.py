@@ -45,7 +45,7 @@ def test_training_arguments_are_accepted(command: str, data_dir: Path, monkeypat
     words = shlex.split(command.replace("FOLDER", str(data_dir)))
     assert Path(words[words.index("--config_file") + 1]).is_file()
     _, data, training = parse_arguments(words[words.index("run_train.py") + 1 :])
-    assert data.data_dir
+    assert data.data_dir or data.train_file
     assert training.output_dir
 
 

@@ -55,6 +55,7 @@ def _row(
         "trainable_parameters": 10,
         "total_parameters": 20,
         "thresholds": tables.THRESHOLDS,
+        "by_rows": {"micro_f1": False, "macro_f1": False},
         **{f"{split}_for_{goal}": figures for split in ("dev", "test") for goal in ("micro_f1", "macro_f1")},
     }
 
@@ -377,9 +378,14 @@ def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatc
     assert commands == [f"--dataset caves --system label_queries --seed {seed} --epochs 7" for seed in (1, 2)]
 
 
-def test_macro_figures_by_thresholds_of_an_earlier_kind_are_marked() -> None:
+def test_figures_decided_in_an_earlier_way_are_marked() -> None:
     row = _row("a", 1, 0.7)
     assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0", "35.0"]
     del row["thresholds"]
     assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0", "35.0°"]
     assert tables.figure([row, _row("a", 2, 0.7)], "macro_f1", "micro_f1") == "70.0 ± 0.0°"
+    ours, theirs = _row("lagamc", 1, 0.7), _row("a", 1, 0.7)
+    for row in (ours, theirs):
+        del row["by_rows"]
+    assert [tables.figure([ours], goal, goal) for goal in GOALS] == ["70.0", "35.0"]
+    assert [tables.figure([theirs], goal, goal) for goal in GOALS] == ["70.0°", "35.0°"]
