@@ -74,7 +74,7 @@ def data_files(arguments: DataArguments) -> dict[str, Path]:
     """The files of `data_dir`, and those named one by one, which take their place.
 
     Raises:
-        LagamcError: the folder or its training or labels file is missing.
+        LagamcError: the folder is missing, or its training or labels file where none is named.
     """
     given = {split: getattr(arguments, f"{split}_file") for split in SPLITS} | {"labels": arguments.labels_file}
     named = {name: Path(path) for name, path in given.items() if path}
@@ -85,7 +85,7 @@ def data_files(arguments: DataArguments) -> dict[str, Path]:
         raise LagamcError(f"data_dir: no such folder {str(folder)!r}; it should hold train.jsonl and labels.json")
     files = {split: folder / f"{split}.jsonl" for split in SPLITS} | {"labels": folder / "labels.json"}
     files |= named
-    missing = [files[name].name for name in ("train", "labels") if not files[name].is_file()]
+    missing = [files[name].name for name in ("train", "labels") if name not in named and not files[name].is_file()]
     if missing:
         raise LagamcError(
             f"data_dir {str(folder)!r}: expected {' and '.join(missing)}, found {sorted(os.listdir(folder))}"

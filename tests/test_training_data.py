@@ -16,6 +16,8 @@ def test_labels_file_takes_the_place_of_the_folder_s_own(data_dir: Path, tmp_pat
     other.write_text(json.dumps({**DESCRIPTIONS, "late": "Delay"}), encoding="utf-8")
     data = load_data(DataArguments(data_dir=str(data_dir), labels_file=str(other), unlabelled="keep"))
     assert data.bank["late"] == "Delay"
+    with pytest.raises(LagamcError, match=r"none\.json: no such labels file"):
+        load_data(DataArguments(data_dir=str(data_dir), labels_file=str(tmp_path / "none.json")))
 
 
 def test_dev_is_carved_out_of_training_where_it_is_absent(data_dir: Path) -> None:
