@@ -122,14 +122,14 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
 
     Rows without labels are left out. Where there are no training rows, the first development rows take their place.
 
-    Raises:
-        LagamcError: a file is bad, or there are no development or test rows.
-
     Args:
         name: one of `SIZES`.
         seed: see `Task`.
         rows: training rows at most; None takes all of `SIZES`.
         test_rows: the same for test rows.
+
+    Raises:
+        LagamcError: a file is bad, or there are no development or test rows.
     """
     if name == "mixed":
         return _mixed(seed, rows, test_rows)

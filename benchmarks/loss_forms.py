@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.datasets import find_dataset, missing
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
-from benchmarks.outcomes import RESULTS, run, write
+from benchmarks.outcomes import RESULTS, read, run, write
 
 RUNS = RESULTS / "loss_forms"
 FORMS: dict[str, tuple[str, list[str]]] = {
@@ -55,7 +55,8 @@ def measure(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             figures = run_training(f"ablations/{config}", Path(folder), *changes, *settings)
         write(path, {"form": form, "seed": seed, "rows": rows, **{key: figures[key] for key in KEYS}})
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read(path)
+    return found
 
 
 def main() -> None:
