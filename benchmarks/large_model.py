@@ -17,16 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration, set_seed
 
 from benchmarks.bridge_fidelity import t5_tokenizer
-from benchmarks.outcomes import finish, run
+from benchmarks.outcomes import finish, flops, run
 from lagamc.config import DataArguments
 from lagamc.data import Example
 from lagamc.encoders import load_sentence_encoder
@@ -114,9 +114,8 @@ def estimated(tokenizer: PreTrainedTokenizerFast, batches: list[int], inputs: li
             for layers, model in models.items():
                 for rows in (2, 4):
                     batch = batch_of(model, rows, tokens)
-                    with FlopCounterMode(display=False) as counter:
-                        forward_backward(model, batch)
-                    counts[layers, rows] = counter.get_total_flops() / 1e12, kept_bytes(model, batch) / 2**30
+                    counted = flops(partial(forward_backward, model, batch))
+                    counts[layers, rows] = counted / 1e12, kept_bytes(model, batch) / 2**30
             for rows in batches:
                 share = (rows - 2) / 2
 

@@ -45,16 +45,19 @@ KEYS = (
 )
 
 
-def measure(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
+def measure(form: str, seed: int, rows: int, data: Path, quick: bool) -> dict[str, Any]:
     """One training, out of its file where it was run before: form, seed, rows and its figures."""
     path = RUNS / f"{re.sub('[^a-z]+', '-', form)}-{seed}-train{rows}.json"
-    if not path.is_file():
+    if quick or not path.is_file():
         config, changes = FORMS[form]
         settings = ["--data_dir", str(data), "--max_train_rows", str(rows), "--max_test_rows", "1000"]
         settings += ["--seed", str(seed), "--retrieval_readers", "generator", *WITHOUT_CHECKPOINTS]
         with tempfile.TemporaryDirectory() as folder:
             figures = run_training(f"ablations/{config}", Path(folder), *changes, *settings)
-        write(path, {"form": form, "seed": seed, "rows": rows, **{key: figures[key] for key in KEYS}})
+        row = {"form": form, "seed": seed, "rows": rows, **{key: figures[key] for key in KEYS}}
+        if quick:
+            return row
+        write(path, row)
     found: dict[str, Any] = read(path)
     return found
 
@@ -62,7 +65,7 @@ def measure(form: str, seed: int, rows: int, data: Path) -> dict[str, Any]:
 def main() -> None:
     """Prints a row per form, then mean and standard deviation of every figure as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="300 rows, one seed")
+    parser.add_argument("--quick", action="store_true", help="300 rows, one seed, not kept for the tables")
     parser.add_argument("--rows", type=int, default=2000, help="training rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=list(FORMS), default=list(FORMS), metavar="NAME")
@@ -74,7 +77,7 @@ def main() -> None:
     rows, seeds = (300, [1]) if options.quick else (options.rows, options.seeds)
     found: dict[str, list[dict[str, Any]]] = {form: [] for form in options.only}
     for seed, form in itertools.product(seeds, options.only):
-        found[form].append(measure(form, seed, rows, data))
+        found[form].append(measure(form, seed, rows, data, options.quick))
     summary: dict[str, dict[str, list[float]]] = {}
     for form, figures in found.items():
         summary[form] = {

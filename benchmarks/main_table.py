@@ -7,7 +7,7 @@
 
 A row is measured in a process of its own and kept as JSON in `benchmarks/results/main_table/`; one that is there is
 not measured again. `--rows` and `--test_rows` take the first rows alone and keep the result apart; `--quick` is 300 of
-each, in `outputs/`, and no part of the tables. `--all` passes over what cannot be measured here. Systems that train in
+each, measured each time and not kept. `--all` passes over what cannot be measured here. Systems that train in
 epochs take those of `benchmarks.datasets`, or `--epochs`; the tables show what the epochs that are best on the
 development rows gave. Systems that cut a text take the tokens of the config; with `--tokens` they are systems of their
 own in the tables, so that all are compared at the same length. The last line of a row is its JSON object, of `--all` a
@@ -37,7 +37,7 @@ from scipy.special import expit, logit
 
 from benchmarks import tables
 from benchmarks.analysis import analyse
-from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, Task, load_task, missing, write_data
+from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, SIZES, Task, load_task, missing, write_data
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training, run_whole
 from benchmarks.outcomes import RESULTS, machine, read, run, write
 from benchmarks.peers import Scored, decide
@@ -52,7 +52,7 @@ from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
 
-ROWS, QUICK_ROWS = RESULTS / "main_table", ROOT / "outputs" / "benchmark-quick"
+ROWS = RESULTS / "main_table"
 SETTINGS = ("backbone", "epochs", "tokens")  # options of the command that not every system takes
 LEAST_TOKENS = 8
 
@@ -257,7 +257,7 @@ def _figures(given: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool = False) -> dict[str, Any]:
-    """A row, out of its file where it was measured before; that of a quick run is no part of the results.
+    """A row, out of its file where it was measured before; that of a quick run is measured each time and not kept.
 
     Raises:
         LagamcError: something that it needs is not there or bad, or its file holds a row on another model.
@@ -266,9 +266,8 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool 
         if not os.environ.get(needs):
             raise LagamcError(f"{system}: {needs} is not set")
         variant = replace(variant, backbone=os.environ[needs])
-    place = QUICK_ROWS if quick else ROWS
-    path = place / f"{dataset}-{system}-{seed}{variant}.json"
-    if not path.is_file():
+    path = ROWS / f"{dataset}-{system}-{seed}{variant}.json"
+    if quick or not path.is_file():
         task = load_task(dataset, seed, variant.rows, variant.test_rows)
         if task is None:
             raise LagamcError(missing(dataset))
@@ -278,8 +277,11 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool 
         own, peers = variant.epochs or task.epochs, variant.epochs or task.peer_epochs
         length = variant.tokens or task.max_length
         task = replace(task, backbone=variant.backbone, epochs=own, peer_epochs=peers, max_length=length)
-        write(path, measure(system, task))
-    row: dict[str, Any] = read(path)
+        row = measure(system, task)
+        if not quick:
+            write(path, row)
+        return row
+    row = read(path)
     if row["backbone"] != variant.backbone:
         raise LagamcError(
             f"{path}: expected a row on {variant.backbone}, found one on {row['backbone']}; move it away"
@@ -311,7 +313,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=positive, help="in place of those by rows, for systems that train in epochs")
     parser.add_argument("--tokens", type=positive, help="in place of the config's, for systems that cut a text")
     parser.add_argument(
-        "--quick", action="store_true", help="300 rows, not kept for the tables; alone: caves, all systems"
+        "--quick",
+        action="store_true",
+        help="300 rows, not kept for the tables; alone: caves, all systems",
     )
     parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
@@ -332,7 +336,11 @@ def main() -> None:
             parser.error("expected --dataset and --system, --all, --quick or --render")
         if problem := variant.unfit(options.system):
             parser.error(problem)
-        print(json.dumps(run_one(options.dataset, options.system, options.seed or 1, variant, options.quick)))
+        print(
+            json.dumps(
+                run_one(options.dataset, options.system, options.seed or 1, variant, options.quick), default=float
+            )
+        )
         return
     for name in ("dataset", "system", "seed"):
         if getattr(options, name) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -58,6 +59,13 @@ def run_training(config: str, folder: Path, *settings: str) -> dict[str, Any]:
     return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
 
 
+def kept_folder(name: str) -> Path:
+    """Where a trained model is kept; another one after a change to what trains it."""
+    sources = sorted([*(ROOT / "lagamc").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")])
+    state = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    return ROOT / "outputs" / f"benchmark-{name}-{state}"
+
+
 def trained_model(name: str, *settings: str, rows: int = 2000, epochs: int = 2, variant: str = "") -> Path | None:
     """The folder of an embedded model trained on the first rows of a data set; None where the data set is absent.
 
@@ -71,7 +79,7 @@ def trained_model(name: str, *settings: str, rows: int = 2000, epochs: int = 2, 
     data = find_dataset(name)
     if data is None:
         return None
-    folder = ROOT / "outputs" / f"benchmark-{name}-{rows}-{epochs}{variant}"
+    folder = kept_folder(f"{name}-{rows}-{epochs}{variant}")
     if not (folder / METRICS_FILE).is_file():
         limits = ["--max_train_rows", str(rows), "--max_dev_rows", "500", "--max_test_rows", "500"]
         limits += ["--num_train_epochs", str(epochs), *WITHOUT_CHECKPOINTS]

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.datasets import ROOT
 from lagamc.cli import guarded
@@ -40,6 +42,13 @@ def timed(action: Callable[[], object]) -> float:
     begin = time.perf_counter()
     action()
     return time.perf_counter() - begin
+
+
+def flops(action: Callable[[], object]) -> int:
+    """Floating-point operations that it takes; attention by its plain products, as a fused one is not counted."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
 
 
 def write(path: Path, found: Any) -> None:

@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.datasets import SIZES, Task, find_dataset, missing, write_data
 from benchmarks.encoder_peers import MultiLabelHead
-from benchmarks.outcomes import finish, run, timed
+from benchmarks.outcomes import finish, flops, run, timed
 from benchmarks.training_cost import build_trainer, some_batches, step
 from lagamc.data import Example, read_examples
 from lagamc.descriptions import Texts
@@ -69,9 +68,7 @@ def measure(kind: str, labels: int, length: int, repeats: int) -> dict[str, floa
     work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     found = {"step_seconds": median(timed(work) for _ in range(repeats)), "step_peak_mib": round(peak)}
-    with FlopCounterMode(display=False) as counter:
-        work()
-    found["step_tera_flops"] = counter.get_total_flops() / 1e12
+    found["step_tera_flops"] = flops(work) / 1e12
     with torch.no_grad():
         score()
         found["score_seconds"] = median(timed(score) for _ in range(repeats))

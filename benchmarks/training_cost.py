@@ -25,18 +25,18 @@ import os
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from benchmarks.datasets import ROOT, find_dataset, missing
 from benchmarks.models import WITHOUT_CHECKPOINTS
-from benchmarks.outcomes import finish, run
+from benchmarks.outcomes import finish, flops, run
 from lagamc.config import parse_arguments
 from lagamc.encoders import pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
@@ -123,13 +123,6 @@ def step(trainer: LagamcTrainer, batch: dict[str, Any]) -> float:
     return time.perf_counter() - begin
 
 
-def flops(trainer: LagamcTrainer, batch: dict[str, Any]) -> int:
-    """Counted in one step, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        step(trainer, batch)
-    return counter.get_total_flops()
-
-
 def peak_mib(variant: str, data: Path, rows: int) -> float:
     """The most memory of a process of its own that takes steps on the longest rows."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -188,7 +181,9 @@ def main() -> None:
     peaks = {variant: round(peak_mib(variant, data, 2000)) for variant in VARIANTS}
     trainers = {variant: build_trainer(variant, data, max(rows, 2000)) for variant in VARIANTS}
     parts = some_batches(trainers["hybrid"], batches)  # what the others do not take they pass over
-    counted = {variant: sum(flops(trainer, part) for part in parts) for variant, trainer in trainers.items()}
+    counted = {
+        variant: sum(flops(partial(step, trainer, part)) for part in parts) for variant, trainer in trainers.items()
+    }
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for _ in range(repeats):
         for part in parts:

@@ -7,7 +7,8 @@ out. The model is trained on the first 2,000 other rows, gets the five descripti
 `--share` is the `--sentence_encoder_share` of the training.
 
 * `unseen_macro_f1`: by the thresholds that the model tuned for the labels it knew. `bi_encoder_macro_f1`: cosine of
-  text and description under all-MiniLM-L6-v2, by one threshold, tuned on the same development rows and labels.
+  text and description under all-MiniLM-L6-v2, by one threshold, tuned on the same labels and all development rows
+  (the model's on the first 500 of them).
 * `unseen_macro_f1_tuned`, `bi_encoder_macro_f1_tuned`: by one threshold, tuned on development rows that have the
   five labels.
 * `unseen_map`, `bi_encoder_map`: mean average precision, without a threshold.
@@ -29,8 +30,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.datasets import ROOT, find_dataset, missing, write_data
-from benchmarks.models import WITHOUT_CHECKPOINTS, run_training
+from benchmarks.datasets import find_dataset, missing, write_data
+from benchmarks.models import WITHOUT_CHECKPOINTS, kept_folder, run_training
 from benchmarks.outcomes import finish, run
 from lagamc.checkpoints import METRICS_FILE
 from lagamc.classifier import LagamcClassifier
@@ -86,7 +87,7 @@ def measure(name: str, data: Path, seed: int, rows: int, limit: int | None, shar
     bank = LabelBank.from_file(data / "labels.json")
     splits = {split: read_examples(data / f"{split}.jsonl", bank, limit=limit) for split in ("dev", "test")}
     unseen = draw_labels(bank, read_examples(data / "test.jsonl", bank), seed)
-    folder = ROOT / "outputs" / f"benchmark-zero-shot-{name}-{rows}-{seed}-{share}"
+    folder = kept_folder(f"zero-shot-{name}-{rows}-{seed}-{share}")
     if not (folder / METRICS_FILE).is_file():
         train_without(name, data, unseen, seed, rows, share, folder)
     classifier = LagamcClassifier.from_pretrained(folder, "cpu").with_labels({label: bank[label] for label in unseen})
