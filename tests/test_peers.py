@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chat_peer, main_table, peers
+from benchmarks import chat_peer, encoder_peers, main_table, peers
 from benchmarks.datasets import Task
 from benchmarks.peers import Scored
 from lagamc.data import Example
@@ -69,6 +69,16 @@ def test_scores_of_a_peer_may_go_through_a_curve_by_training_rows() -> None:
     assert given["test"][:, 1].all()
     for goal in GOALS:  # what is right already stays as it is
         assert not peers.decide(task, {split: rows * 0.8 + 0.1 for split, rows in task.true.items()}, goal)[1]
+
+
+@pytest.mark.parametrize("name", ["one_vs_all", "joint_encoding", "label_queries", "dual_encoder"])
+def test_a_fine_tuned_peer_learns_its_rows(name: str) -> None:
+    rows = [Example(str(i), text, labels) for i, (text, labels) in enumerate(TEXTS.items())]
+    task = Task("caves", BANK, {"train": 8 * rows, "dev": rows, "test": rows}, 16, 1, 16, 1)
+    scored = main_table.SYSTEMS[name](task)
+    assert ((scored.scores["test"] >= 0.5) == task.true["test"]).all()
+    assert scored.scores["dev"].shape == (4, 2)
+    assert scored.library.split()[0] == ("sentence-transformers" if name == "dual_encoder" else "transformers")
 
 
 @pytest.mark.filterwarnings("ignore:Label not .* is present")
