@@ -101,10 +101,7 @@ SYSTEMS: dict[str, System] = {
         "MiniLM, label queries (T5Enc)", "benchmarks.encoder_peers", "label_queries", takes=("epochs", "tokens")
     ),
     "dual_encoder": System(
-        "MiniLM, dual encoder (SiameseXML, DEXA)",
-        "benchmarks.encoder_peers",
-        "dual_encoder",
-        takes=("epochs", "tokens"),
+        "MiniLM, dual encoder (SiameseXML, DEXA)", "benchmarks.encoder_peers", "dual_encoder", takes=SETTINGS
     ),
     "set_fit": System("SetFit, MiniLM", "benchmarks.encoder_peers", "set_fit", takes=("tokens",)),
     "parabel": System("Parabel (omikuji)", "benchmarks.tree_peers", "parabel"),

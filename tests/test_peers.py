@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chat_peer, encoder_peers, main_table, peers
+from benchmarks import chat_peer, main_table, peers
 from benchmarks.datasets import Task
 from benchmarks.peers import Scored
 from lagamc.data import Example
