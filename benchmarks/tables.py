@@ -110,13 +110,13 @@ def spread(values: list[float]) -> str:
 
 def figure(rows: list[Row], goal: str, name: str) -> str:
     """`spread` of a figure under the thresholds for a goal, with its mark."""
-    return spread([row[f"test_for_{goal}"][name] for row in rows]) + mark(rows, goal)
+    return spread([row[f"test_for_{goal}"][name] for row in rows]) + mark(rows)
 
 
-def mark(rows: Iterable[Row], goal: str) -> str:
+def mark(rows: Iterable[Row]) -> str:
     """Behind figures that were decided in an earlier way, in some of the rows at least."""
-    older = goal == "macro_f1" and any(row.get("thresholds") != THRESHOLDS for row in rows)
-    return EARLIER * (older or any("by_rows" not in row and not is_ours(row["system"]) for row in rows))
+    decided = [row.get("thresholds") == THRESHOLDS and ("by_rows" in row or is_ours(row["system"])) for row in rows]
+    return EARLIER * (not all(decided))
 
 
 def is_ours(system: str) -> bool:
@@ -263,7 +263,7 @@ def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
         for system, title in titles.items():
             if of := analyses.get(system):
-                cells = [spread([one["rare_macro_f1"] for one in of]) + mark(systems[system], "macro_f1")]
+                cells = [spread([one["rare_macro_f1"] for one in of]) + mark(systems[system])]
                 for count in counts:
                     given = mean(one["by_count"].get(count, [0, 0, 0])[1] for one in of)
                     cells.append(f"{given:,.0f} given, " + spread([one["by_count"][count][2] for one in of]))
