@@ -45,6 +45,7 @@ CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "READ
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RETRIEVAL_FILE, BACKGROUND_FILE = "retrieval.safetensors", "background.safetensors"
 GENERATOR_FOLDER, ENCODER_FOLDER = "generator", "sentence_encoder"
+TOKENIZER_FILES = ("tokenizer.json", "*vocab.*", "*.model")  # a tokenizer is in one of these
 # all that is ever published, and all that is fetched of a published model
 PUBLISHED = (
     *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
@@ -137,9 +138,10 @@ def save_artifact(
         card: the text of a model card that was written by hand, or what renders it from configuration and labels.
 
     Raises:
-        LagamcError: the folder cannot be written.
+        LagamcError: the folder cannot be written, or holds files of somebody's own.
     """
     folder = Path(folder)
+    check_own(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # written last: a folder in which a save was cut short is no model rather than a mixed one
@@ -318,9 +320,30 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     missing = [name for name in needed if not (folder / name).is_file()]
     if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
         missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
+    for part in (
+        ENCODER_FOLDER,
+        *([] if config.base_model else [GENERATOR_FOLDER]),
+    ):  # without one transformers would make up a tokenizer
+        if not any(file for pattern in TOKENIZER_FILES for file in (folder / part).glob(pattern)):
+            missing.append(f"{part}/tokenizer.json")
     if missing:
         raise LagamcError(f"{folder}: the model is incomplete, missing: {', '.join(missing)}; copy or pull it again")
     return config
+
+
+def check_own(folder: Path) -> None:
+    """A model's card and labels are not written over those of a folder that is something else.
+
+    Raises:
+        LagamcError: it holds one of them, and nothing else of a model.
+    """
+    found = [name for name in (CARD_FILE, LABELS_FILE) if (folder / name).is_file()]
+    parts = (CONFIG_FILE, GENERATOR_FOLDER, ENCODER_FOLDER, *ADAPTER_FILES)
+    if found and not any((folder / part).exists() for part in parts):
+        raise LagamcError(
+            f"{folder}: expected a new folder or one with a model, found {' and '.join(found)} without a model, which "
+            "would be written over; name another folder"
+        )
 
 
 def _is_count(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,9 @@ class TextBatch:
         """(windows, dimensions) of the sentence encoder, of length 1."""
         assert self.embedded is not None
         return torch.nn.functional.normalize(self.embedded.float(), dim=-1).cpu().numpy()
+
+
+ONE_AT_A_TIME = threading.RLock()  # a batch changes the generator's head for a moment, which models may share
 
 
 class BatchReader:
@@ -126,7 +130,7 @@ class BatchReader:
         for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
             rows = order[start : start + batch_size]
             read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
-            with torch.inference_mode():
+            with ONE_AT_A_TIME, torch.inference_mode():
                 answers = answer(self.read([inputs[i] for i in rows], read_too))
             for i, found in zip(rows, answers, strict=True):
                 results[i] = found

@@ -31,6 +31,7 @@ def template_path() -> Path:
     candidates = (
         Path(__file__).parent.parent / TEMPLATE,
         Path(sysconfig.get_path("data")) / "share" / "lagamc" / TEMPLATE,
+        Path(__file__).parent.parent / "share" / "lagamc" / TEMPLATE,  # of `pip install --target`
     )
     for path in candidates:
         if path.is_file():

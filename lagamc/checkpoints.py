@@ -73,7 +73,8 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
     problem = None if named is None else problem_of(named)
     if problem:
         raise LagamcError(f"resume_from_checkpoint: {setting!r} cannot be resumed from: {problem}")
-    if found and named not in found and not (folder / METRICS_FILE).is_file():
+    named_here = named is not None and named.resolve() in [checkpoint.resolve() for checkpoint in found]
+    if found and not named_here and not (folder / METRICS_FILE).is_file():
         raise LagamcError(
             f"output_dir {str(folder)!r} holds {found[0].name} of an unfinished run: go on with it by "
             "--resume_from_checkpoint true, remove its checkpoints, or name another output_dir"
@@ -90,7 +91,8 @@ def clear(folder: str | Path, keep: Path | None) -> None:
     """
     (Path(folder) / METRICS_FILE).unlink(missing_ok=True)
     own = checkpoints(folder)
-    older = own[own.index(keep) :] if keep in own else []
+    places = [checkpoint.resolve() for checkpoint in own]
+    older = own[places.index(keep.resolve()) :] if keep is not None and keep.resolve() in places else []
     for checkpoint in own:
         if checkpoint not in older:
             shutil.rmtree(checkpoint)

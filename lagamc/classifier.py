@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from huggingface_hub import CommitInfo
 
 from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
 from lagamc.batches import BatchReader, TextBatch
+from lagamc.calibration import MINIMUM_POSITIVES
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import UNSEEN, DecisionRules
 from lagamc.decoding import MODES, DescriptionDecoder
@@ -35,6 +36,7 @@ from lagamc.thresholds import wanted_precision
 from lagamc.trainer import response_texts
 from lagamc.unseen import Background
 
+DTYPES = ("float32", "bfloat16", "float16")
 DECIDE_BY = ("scores", "generated")
 
 
@@ -83,7 +85,7 @@ class LagamcClassifier:
         name: str | Path,
         device: str | None = None,
         base_model: str | None = None,
-        dtype: str = "float32",
+        dtype: str | torch.dtype = "float32",
         *,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -97,7 +99,7 @@ class LagamcClassifier:
             name: a folder, `you/name`, or `you/name@revision`.
             device: where to compute.
             base_model: in place of the recorded base model of an adapter.
-            dtype: of the weights: `float32`, `bfloat16` or `float16`.
+            dtype: of the weights: `float32`, `bfloat16` or `float16`, by name or of torch.
             revision: branch, tag or commit of the repo.
             token: of the Hub; None takes that of `HF_TOKEN` or `hf auth login`, False none.
             local_files_only: takes what is in the cache and asks nobody.
@@ -107,6 +109,9 @@ class LagamcClassifier:
         Raises:
             LagamcError: there is no such model, it cannot be fetched, a part is missing, or the dtype does not suit.
         """
+        dtype = str(dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise LagamcError(f"dtype: expected one of {list(DTYPES)}, found {dtype!r}")
         access = HubAccess(token, local_files_only, cache_dir, trust_remote_code)
         source = find_artifact(name, revision, access)
         with source.named():
@@ -189,7 +194,7 @@ class LagamcClassifier:
             self._decoders[mode] = DescriptionDecoder(self.model, mode, self.config.max_response_length)
         return self._decoders[mode]
 
-    def with_labels(self, descriptions: Mapping[str, str], remove: Sequence[str] = ()) -> LagamcClassifier:
+    def with_labels(self, descriptions: Mapping[str, str], remove: Iterable[str] = ()) -> LagamcClassifier:
         """A classifier with labels added, reworded or removed; nothing is retrained and the weights are shared.
 
         Args:
@@ -251,6 +256,8 @@ class LagamcClassifier:
             if value not in choices:
                 raise LagamcError(f"{name}: expected one of {list(choices)}, found {value!r}")
         assert scores is not None
+        if not isinstance(beams, int) or beams < 1:
+            raise LagamcError(f"beams: expected a number of at least 1, found {beams!r}")
         if beams != 1 and decoding != "generate":
             raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -337,10 +344,21 @@ class LagamcClassifier:
         Returns:
             for each kind of scores the calibration error before and after, and the figure of the goal, all measured
             on these texts.
+
+        Raises:
+            LagamcError: the goal or a label is none, or there are too few.
         """
         goal = self.rules.thresholds.goal if goal is None else goal
         wanted_precision(goal)
+        if len(texts) != len(labels) or not len(texts):
+            raise LagamcError(f"tune: expected labels for every text, found {len(texts)} texts, {len(labels)} labels")
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
+        calibrated = any(calibration.weights for calibration in self.rules.calibration.values())
+        if calibrated and true.sum() < MINIMUM_POSITIVES:
+            raise LagamcError(
+                f"tune: expected texts with {MINIMUM_POSITIVES} labels in all at least, found {int(true.sum())}; with "
+                "fewer the model would lose its calibration"
+            )
         figures = self.rules.tune(self.evidence(texts, batch_size, progress, anew=True), true, goal)
         # what was measured before is no figure of these thresholds, nor is a card that was written for them
         measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}

@@ -287,6 +287,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is no single word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
@@ -302,7 +304,7 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
         values = yaml.load(text, _UniqueKeys) or {}
     except FileNotFoundError as error:
         raise LagamcError(f"{path}: no such configuration file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise LagamcError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise LagamcError(f"{path}: expected `key: value` lines, found {type(values).__name__}")

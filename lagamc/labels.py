@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,10 @@ class LabelBank(Mapping[str, str]):
 
     def index(self, names: Iterable[str]) -> list[int]:
         """Positions of the named labels in the bank."""
+        if isinstance(names, str):
+            raise LagamcError(f"expected a list of labels, found {names!r}; write [{names!r}]")
+        names = list(names)
+        self._require(names)
         positions = {name: i for i, name in enumerate(self._descriptions)}
         return [positions[name] for name in names]
 
@@ -240,13 +244,15 @@ class LabelBank(Mapping[str, str]):
         self._require(descriptions)
         return LabelBank({**self, **descriptions})
 
-    def remove(self, names: Sequence[str]) -> LabelBank:
+    def remove(self, names: Iterable[str]) -> LabelBank:
         """A bank without the named labels."""
+        names = set(names)
         self._require(names)
-        return LabelBank({name: text for name, text in self.items() if name not in set(names)})
+        return LabelBank({name: text for name, text in self.items() if name not in names})
 
-    def subset(self, names: Sequence[str]) -> LabelBank:
+    def subset(self, names: Iterable[str]) -> LabelBank:
         """A bank of the named labels alone, in the order given."""
+        names = list(names)
         self._require(names)
         return LabelBank({name: self[name] for name in names})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lagamc.artifact import ArtifactConfig
@@ -20,7 +20,7 @@ def relabelled(
     config: ArtifactConfig,
     rules: DecisionRules,
     descriptions: Mapping[str, str],
-    remove: Sequence[str] = (),
+    remove: Iterable[str] = (),
 ) -> tuple[LagamcModel, ArtifactConfig]:
     """A model with another bank, which shares the weights, and its configuration.
 
@@ -37,6 +37,9 @@ def relabelled(
     old = model.codec.bank
     if not isinstance(descriptions, Mapping):
         raise LagamcError(f"with_labels: expected label -> description, found {type(descriptions).__name__}")
+    if isinstance(remove, str) or not isinstance(remove, Iterable):
+        raise LagamcError(f"with_labels: expected a list of labels to remove, found {remove!r:.60}")
+    remove = set(remove)
     unknown = [name for name in remove if name not in old]
     if unknown:
         raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {old.names[:12]}")

@@ -76,7 +76,7 @@ class LabelScorer:
             sources.append(logit(np.clip(written, LIMIT, 1 - LIMIT))[..., None])
         if retrieved is not None:
             highest = float(logit(1 - LIMIT))
-            sources.append(np.clip(retrieved.double().cpu().numpy(), -highest, highest))
+            sources.append(np.clip(retrieved.cpu().double().numpy(), -highest, highest))
         return np.concatenate(sources, axis=-1)
 
     def _chain(self, reading: Reading) -> np.ndarray:

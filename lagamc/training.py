@@ -15,7 +15,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
-from lagamc.artifact import ArtifactConfig, save_artifact
+from lagamc.artifact import ArtifactConfig, check_own, save_artifact
 from lagamc.backbones import check_lengths
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, checkpoint_to_resume, clear
@@ -328,3 +328,4 @@ def _check_output(folder: str) -> None:
         raise LagamcError(f"output_dir {folder!r}: cannot be made ({str(there)!r} is a file)")
     if not os.access(there, os.W_OK):
         raise LagamcError(f"output_dir {folder!r}: {str(there)!r} is not writable")
+    check_own(path)

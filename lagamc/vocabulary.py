@@ -35,10 +35,11 @@ class LabelVocabulary(nn.Module):
         """Positions in this vocabulary of full-vocabulary ids; what is not a member (-100, padding) becomes 0.
 
         Args:
-            token_ids: any shape.
+            token_ids: any shape, on any device, where the positions are, too.
         """
-        positions = torch.searchsorted(self.token_ids, token_ids.contiguous()).clamp_max(len(self) - 1)
-        return torch.where(self.token_ids[positions] == token_ids, positions, 0)
+        own = self.token_ids.to(token_ids.device)
+        positions = torch.searchsorted(own, token_ids.contiguous()).clamp_max(len(self) - 1)
+        return torch.where(own[positions] == token_ids, positions, 0)
 
     @contextmanager
     def restricted_head(self, generator: PreTrainedModel) -> Iterator[None]:

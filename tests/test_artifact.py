@@ -258,6 +258,30 @@ def test_all_missing_parts_are_named_in_one_error(trained_t5: Trained, tmp_path:
     assert all(part in str(caught.value) for part in gone)
 
 
+def test_a_model_without_tokenizer_is_incomplete(trained_whole: Trained, tmp_path: Path) -> None:
+    """A made-up one would give labels at random."""
+    folder = trained_whole.copy_to(tmp_path / "model")
+    for part in ("generator", "sentence_encoder"):
+        (folder / part / "tokenizer.json").unlink()
+    with pytest.raises(LagamcError, match=r"missing: sentence_encoder/tokenizer.json, generator/tokenizer.json; copy"):
+        LagamcClassifier.from_pretrained(folder, "cpu")
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int8", torch.int8])
+def test_a_dtype_that_no_weights_have(tmp_path: Path, dtype: Any) -> None:
+    with pytest.raises(LagamcError, match=r"dtype: expected one of \['float32', 'bfloat16', 'float16'\]"):
+        LagamcClassifier.from_pretrained(tmp_path, "cpu", dtype=dtype)
+
+
+def test_a_folder_of_somebody_else_is_not_written_over(trained_t5: Trained, tmp_path: Path) -> None:
+    classifier = LagamcClassifier.from_pretrained(trained_t5.folder, "cpu", dtype=torch.float32)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(LagamcError, match=f"^{tmp_path}: expected a new folder .* found README.md without a model"):
+        classifier.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 @pytest.mark.parametrize("part", ["tokenizer.json", "config.json", "1_Pooling/config.json"])
 def test_incomplete_sentence_encoder_is_named(trained_t5: Trained, tmp_path: Path, part: str) -> None:
     folder = trained_t5.copy_to(tmp_path / "model")

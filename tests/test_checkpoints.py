@@ -52,6 +52,13 @@ def test_a_half_written_checkpoint_is_passed_over(run: Path, part: str) -> None:
     assert [path.name for path in checkpoints(run)] == ["checkpoint-15"]
 
 
+def test_a_checkpoint_is_known_by_any_path(run: Path) -> None:
+    other = run / ".." / run.name / "checkpoint-15"
+    assert checkpoint_to_resume(str(other), run, print) == other
+    clear(run, other)
+    assert [path.name for path in checkpoints(run)] == ["checkpoint-15"]
+
+
 def test_a_state_that_is_cut_short(run: Path) -> None:
     state = run / "checkpoint-30" / "trainer_state.json"
     state.write_text(state.read_text(encoding="utf-8")[:100], encoding="utf-8")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,9 @@ def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
     assert only.bank.names == ["new"]
     with pytest.raises(LagamcError, match="'gone' is no label of the bank"):
         classifier.with_labels({}, remove=["gone"])
+    with pytest.raises(LagamcError, match="expected a list of labels to remove, found 'late'"):
+        classifier.with_labels({}, remove="late")
+    assert "late" not in classifier.with_labels({}, remove=(name for name in ["late"])).bank
 
 
 def test_an_unknown_device(trained_t5: Trained) -> None:
@@ -264,6 +268,7 @@ def test_a_threshold_and_a_number_of_labels(classifier: LagamcClassifier) -> Non
         ({"threshold": 1.5}, "threshold: expected a probability"),
         ({"threshold": 0.5, "goal": "micro_f1"}, "takes the place of tuned ones"),
         ({"top_k": 0}, "top_k: expected a number of at least 1"),
+        ({"decoding": "generate", "beams": 0}, "beams: expected a number of at least 1"),
     ],
 )
 def test_bad_choices_of_labels(classifier: LagamcClassifier, settings: dict[str, Any], message: str) -> None:
@@ -283,6 +288,38 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
     loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
     assert loaded.predict(TEXTS) == classifier.predict(TEXTS)
     assert loaded.predict(TEXTS, goal="precision>=0.6") == classifier.predict(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        ([], [], "expected labels for every text, found 0 texts, 0 labels"),
+        (TEXTS[:2], [["late"]], "expected labels for every text, found 2 texts, 1 labels"),
+        (TEXTS[:1], [["gone"]], r"labels \['gone'\] are not in the bank"),
+        (TEXTS[:1], ["late"], r"expected a list of labels, found 'late'; write \['late'\]"),
+        (TEXTS[:1], [["late"]], "expected texts with 20 labels in all at least, found 1"),
+    ],
+)
+def test_what_cannot_be_tuned_leaves_the_model_as_it_is(
+    trained_bart: Trained, texts: list[str], labels: list[Any], message: str
+) -> None:
+    classifier = trained_bart.load()
+    classifier.tune(TEXTS * 4, [row["labels"] for row in ROWS] * 4)
+    before, background = classifier.current_config(), classifier.model.background
+    with pytest.raises(LagamcError, match=message):
+        classifier.tune(texts, labels)
+    assert classifier.current_config() == before
+    assert classifier.model.background is background
+
+
+def test_threads_do_not_disturb_each_other(trained_bart: Trained) -> None:
+    """A classifier with other labels shares the generator, whose head a batch changes for a moment."""
+    classifier = trained_bart.load()
+    both = [classifier, classifier.with_labels(NEW)] * 6
+    expected = [one.predict(TEXTS, batch_size=1) for one in both[:2]] * 6
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(lambda one: one.predict(TEXTS, batch_size=1), both), expected, strict=True):
+            assert found == alone
 
 
 def test_new_labels_are_scored_by_retrieval_alone(trained_bart: Trained) -> None:

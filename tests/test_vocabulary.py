@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from lagamc.generators import load_generator
 from lagamc.modeling import LagamcModel
@@ -26,6 +27,15 @@ def test_localise_gives_positions_and_0_for_strangers() -> None:
     assert len(vocabulary) == 4
     assert vocabulary.localise(torch.tensor([[40, 2, -100], [19, 7, 1000]])).tolist() == [[3, 0, 0], [2, 1, 0]]
     assert vocabulary.localise(torch.tensor([8])).tolist() == [0]
+
+
+def test_localise_leaves_ids_where_they_are() -> None:
+    """Those of label scores are made on the CPU, wherever the model is."""
+    vocabulary = LabelVocabulary(TOKENS)
+    with FakeTensorMode() as mode:
+        there = torch.empty(4, dtype=torch.long, device="meta")
+        vocabulary.token_ids = FakeTensor(mode, there, torch.device("cuda"))
+        assert vocabulary.localise(torch.tensor([40, 2])).device.type == "cpu"
 
 
 def test_extend_adds_tokens() -> None:
