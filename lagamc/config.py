@@ -103,6 +103,10 @@ class ModelArguments:
             "or the generator alone, which is faster and less accurate."
         },
     )
+    text_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Dropout of the sentence encoder while it reads a text in training; none elsewhere."},
+    )
     bank_sample: int | None = field(
         default=None,
         metadata={
@@ -131,6 +135,7 @@ class ModelArguments:
         found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
         found += _not_between("sentence_encoder_share", self.sentence_encoder_share, 0.0, 1.0)
         found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
+        found += _not_between("text_dropout", self.text_dropout, 0.0, 0.99)
         if self.bank_sample is not None:
             found += _not_between("bank_sample", self.bank_sample, 1, 10**6)
         found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)

@@ -99,7 +99,23 @@ class DescriptionEncoder(nn.Module):
             pieces: token ids of each, without special tokens.
         """
         ids, lengths = (part.to(self.piece_ids.device) for part in pad_pieces(pieces, self.padding_id))
-        return self.joined(Texts.apart(ids, lengths))[0]
+        return self.read(ids, lengths)
+
+    def read(self, piece_ids: Tensor, lengths: Tensor, dropout: float = 0.0) -> Tensor:
+        """As `texts`, of pieces that are padded already.
+
+        Args:
+            piece_ids: (texts, pieces).
+            lengths: (texts,) pieces of each.
+            dropout: in training; descriptions, which a response has to match, are embedded without.
+        """
+        layers = [module for module in self._encoder[0].modules() if isinstance(module, nn.Dropout)]
+        for layer in layers:
+            layer.p = dropout
+        embeddings = self.joined(Texts.apart(piece_ids, lengths))[0]
+        for layer in layers:
+            layer.p = 0.0
+        return embeddings
 
     def responses(self, label: Tensor, rows: Tensor, encoded: Tensor | None) -> tuple[Texts | None, Tensor]:
         """The true responses as texts; rows with the same labels are encoded once.

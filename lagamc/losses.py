@@ -29,6 +29,7 @@ class LossSettings:
             cost of the sentence encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
         retrieval_readers: what reads the text in the retrieval term, of `RETRIEVAL_READERS`.
+        text_dropout: of the sentence encoder while it reads a text in training; it has none elsewhere.
         bank_sample: descriptions drawn at random that a training step compares with beside those of its rows' labels;
             None takes all.
     """
@@ -41,6 +42,7 @@ class LossSettings:
     semantic_share: float = 1.0
     retrieval_weight: float = 0.0
     retrieval_readers: str = "generator"
+    text_dropout: float = 0.0
     bank_sample: int | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -218,7 +218,7 @@ class LagamcModel(nn.Module):
         if self.retrieval is not None and bank is not None:
             texts = None
             if self.retrieval.dual is not None and text_pieces is not None and text_lengths is not None:
-                texts = self.descriptions.joined(Texts.apart(text_pieces, text_lengths))[0]
+                texts = self.descriptions.read(text_pieces, text_lengths, self.settings.text_dropout)
             found = self.retrieval(states, attention_mask, bank, texts)
             retrieval = retrieval_loss(found, compared.carried, compared.counts)
         return LagamcOutput(

@@ -97,6 +97,17 @@ def test_the_retrieval_term_is_the_mean_of_its_rows(
     torch.testing.assert_close(model(**batch_of(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
 
 
+def test_dropout_of_texts_leaves_descriptions_alone(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
+    settings = {"retrieval_weight": 0.5, "retrieval_readers": "both", "text_dropout": 0.5}
+    model = make_model(tiny_t5, **settings).eval()
+    assert model(**batch_of(model)).retrieval == model(**batch_of(model)).retrieval
+    model.sentence_encoder.train()
+    outputs = [model(**batch_of(model)) for _ in range(2)]
+    assert outputs[0].retrieval != outputs[1].retrieval
+    assert outputs[0].semantic == outputs[1].semantic
+    assert torch.equal(model.encode_bank(), model.encode_bank())
+
+
 @torch.no_grad()
 def test_texts_are_embedded_as_by_encode(make_model: Callable[..., LagamcModel], tiny_t5: Path) -> None:
     """Those that are cut, too."""
