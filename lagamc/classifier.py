@@ -256,6 +256,10 @@ class LagamcClassifier:
             if value not in choices:
                 raise LagamcError(f"{name}: expected one of {list(choices)}, found {value!r}")
         assert scores is not None
+        chosen = {"goal": goal, "threshold": threshold, "top_k": top_k}
+        unused = [name for name, value in chosen.items() if value is not None and decide_by == "generated"]
+        if unused:
+            raise LagamcError(f"{unused[0]}: picks labels by their scores, which are not asked for here; leave it out")
         if not isinstance(beams, int) or beams < 1:
             raise LagamcError(f"beams: expected a number of at least 1, found {beams!r}")
         if beams != 1 and decoding != "generate":

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lagamc.data import Columns
+from lagamc.data import Columns, Example
 from lagamc.errors import LagamcError
+from lagamc.inputs import BadRow, read_inputs
 from lagamc.rows import read_rows
 
 WIDTHS = (46, 20, 48)
@@ -44,7 +45,7 @@ def prediction_table(predictions: str | Path, inputs: str | Path, columns: Colum
 
     Args:
         predictions: as `run_infer.py` wrote them.
-        inputs: what they were made from, in the same order.
+        inputs: what they were made from, in the same order; rows that hold no text have no prediction.
         columns: where the text stands in the inputs.
         limit: the first rows alone.
 
@@ -52,25 +53,38 @@ def prediction_table(predictions: str | Path, inputs: str | Path, columns: Colum
         LagamcError: a file cannot be read, or the two do not belong together.
     """
     rows: list[tuple[str, str, str]] = []
-    pairs = list(read_rows(predictions)), list(read_rows(inputs))
-    if len(pairs[0]) != len(pairs[1]):
+    found, read = list(read_rows(predictions)), list(read_inputs(str(inputs), columns))
+    texts = [row for row in read if isinstance(row, Example)]
+    if len(found) != len(texts):
+        bad = next((f" ({row})" for row in read if isinstance(row, BadRow)), "")
         raise LagamcError(
-            f"{predictions}: holds {len(pairs[0])} predictions, but {inputs} holds {len(pairs[1])} texts; "
+            f"{predictions}: holds {len(found)} predictions, but {inputs} holds {len(texts)} texts{bad}; "
             "give the file the predictions were made from"
         )
-    for (number, prediction), (_, row) in list(zip(*pairs, strict=True))[:limit]:
-        missing = [name for name in ("labels", "scores", "generated") if name not in prediction]
-        if missing or columns.text not in row:
-            raise LagamcError(
-                f"{predictions}, line {number}: expected {missing or columns.text}, found {sorted(prediction)}"
-            )
-        rows.append((str(row[columns.text]), _labels(prediction), str(prediction["generated"]) or "(nothing)"))
+    for (number, prediction), example in list(zip(found, texts, strict=True))[:limit]:
+        problem = _problem(prediction, example)
+        if problem:
+            raise LagamcError(f"{predictions}, line {number}: {problem}")
+        rows.append((example.text, _labels(prediction), str(prediction["generated"]) or "(nothing)"))
     return table(("text", "labels", "generated descriptions"), rows)
+
+
+def _problem(prediction: dict[str, Any], example: Example) -> str | None:
+    """What keeps a row from being a prediction for a text."""
+    missing = [name for name in ("labels", "scores", "generated") if name not in prediction]
+    if missing:
+        return f"expected {missing}, found {sorted(prediction)}"
+    labels, scores = prediction["labels"], prediction["scores"]
+    if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+        return f"labels: expected a list of names, found {labels!r:.60}"
+    if not isinstance(scores, dict) or not all(isinstance(value, (int, float)) for value in scores.values()):
+        return f"scores: expected a number for each label, found {scores!r:.60}"
+    if str(prediction.get("id", example.id)) != example.id:
+        return f"expected the prediction for row {example.id!r}, found that for {prediction['id']!r}"
+    return None
 
 
 def _labels(prediction: dict[str, Any]) -> str:
     scores = prediction["scores"]
-    return (
-        ", ".join(f"{name} {scores[name]:.2f}" if name in scores else name for name in prediction["labels"])
-        or "(none)"
-    )
+    named = (f"{name} {scores[name]:.2f}" if name in scores else name for name in prediction["labels"])
+    return ", ".join(named) or "(none)"

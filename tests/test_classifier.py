@@ -268,6 +268,8 @@ def test_a_threshold_and_a_number_of_labels(classifier: LagamcClassifier) -> Non
         ({"threshold": 1.5}, "threshold: expected a probability"),
         ({"threshold": 0.5, "goal": "micro_f1"}, "takes the place of tuned ones"),
         ({"top_k": 0}, "top_k: expected a number of at least 1"),
+        ({"scores": "none", "threshold": 0.5}, "threshold: picks labels by their scores, which are not asked for"),
+        ({"decide_by": "generated", "top_k": 1}, "top_k: picks labels by their scores"),
         ({"decoding": "generate", "beams": 0}, "beams: expected a number of at least 1"),
     ],
 )

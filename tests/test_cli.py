@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,3 +220,46 @@ def test_scripts_are_doors_to_the_commands(
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     assert caught.value.code == 2
     assert capsys.readouterr().err.strip() == expected
+
+
+PREDICTION = {"id": "1", "labels": ["late"], "scores": {"late": 0.7}, "generated": "Late."}
+
+
+def show_what_was_predicted(folder: Path, texts: list[str], *predictions: dict[str, Any]) -> int:
+    """The exit code of `lagamc show` for lines of texts and predictions."""
+    (folder / "texts.jsonl").write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
+    (folder / "found.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in predictions), encoding="utf-8")
+    return main(["show", str(folder / "found.jsonl"), "--input", str(folder / "texts.jsonl")])
+
+
+def test_show_passes_over_rows_that_were_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ['{"id": "0"', '{"id": "1", "text": "Where is it?"}', '{"id": "2", "text": ""}']
+    assert show_what_was_predicted(tmp_path, texts, PREDICTION) == 0
+    assert capsys.readouterr().out.splitlines()[2].split(" | ") == [
+        "Where is it?".ljust(46),
+        "late 0.70".ljust(20),
+        "Late.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        ({**PREDICTION, "id": "7"}, "found.jsonl, line 1: expected the prediction for row '1', found that for '7'"),
+        ({**PREDICTION, "labels": None}, "line 1: labels: expected a list of names, found None"),
+        ({**PREDICTION, "scores": {"late": "x"}}, "line 1: scores: expected a number for each label"),
+        ({"labels": []}, "line 1: expected ['scores', 'generated'], found ['labels']"),
+    ],
+)
+def test_show_says_what_is_no_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prediction: dict[str, Any], message: str
+) -> None:
+    assert show_what_was_predicted(tmp_path, ['{"id": "1", "text": "Where is it?"}'], prediction) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_show_names_the_first_bad_row_where_numbers_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_what_was_predicted(tmp_path, ['{"id": "1", "words": "Where is it?"}'], PREDICTION) == 2
+    assert "holds 1 predictions, but" in (said := capsys.readouterr().err)
+    assert "holds 0 texts (" in said
+    assert "texts.jsonl, line 1: " in said
