@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from lagamc.errors import LagamcError
 
 MAX_RECORD = 2**20  # characters of a row, line breaks in its cells included
-csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD))  # a single cell may have as many
 
 
 def read_csv_rows(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -17,8 +17,11 @@ from lagamc.matcher import Match
 from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import write_log, write_rows
 
-PARTS = ("sentence_encoder/modules.json", "sentence_encoder/model.safetensors", "retrieval.safetensors")
-GENERATOR = ("generator/config.json", "generator/model.safetensors")
+PARTS = (
+    *(f"sentence_encoder/{name}" for name in ("modules.json", "model.safetensors", "tokenizer.json")),
+    "retrieval.safetensors",
+)
+GENERATOR = tuple(f"generator/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json"))
 WORDS = [
     *("parcel", "lamp", "refund", "shop", "colour", "teapot", "invoice", "address"),
     *("curtains", "voucher", "sofa", "thanks", "late", "broken", "wrong"),
