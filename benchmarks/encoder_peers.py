@@ -132,18 +132,25 @@ def one_vs_all(task: Task) -> Scored:
     return fine_tuned(task, MultiLabelHead, {"head": HEAD_RATE})
 
 
-class JointEncoding(nn.Module):
-    """Text and descriptions through one encoder (paper, section 8.7); a logit is the scaled product of both."""
+class ReadsDescriptions(nn.Module):
+    """Holds the tokens of the label descriptions."""
 
     ids: Tensor
     mask: Tensor
 
     def __init__(self, task: Task, tokenizer: Any):
         super().__init__()
-        self.encoder = _encoder(task)
-        described = tokenizer(list(task.bank.descriptions), padding=True, return_tensors="pt")
+        described = tokenizer(list(task.bank.descriptions), padding=True, truncation=True, return_tensors="pt")
         self.register_buffer("ids", described["input_ids"])
         self.register_buffer("mask", described["attention_mask"])
+
+
+class JointEncoding(ReadsDescriptions):
+    """Text and descriptions through one encoder (paper, section 8.7); a logit is the scaled product of both."""
+
+    def __init__(self, task: Task, tokenizer: Any):
+        super().__init__(task, tokenizer)
+        self.encoder = _encoder(task)
         width = self.encoder.config.hidden_size
         self.head = nn.Linear(width, width)
         self.offset = nn.Parameter(torch.zeros(len(task.bank)))
@@ -198,22 +205,16 @@ def label_queries(task: Task) -> Scored:
     return fine_tuned(task, LabelQueries, rates)
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(ReadsDescriptions):
     """sentence-transformers on text against description: the family of SiameseXML and DEXA.
 
     Each text meets the descriptions of all labels. In batches of pairs without duplicates, which
     sentence-transformers would make, a frequent label came up once a batch and most of its texts never.
     """
 
-    ids: Tensor
-    mask: Tensor
-
     def __init__(self, task: Task, tokenizer: Any):
-        super().__init__()
+        super().__init__(task, tokenizer)
         self.encoder = SentenceTransformer(_backbone(task), device="cpu")
-        described = tokenizer(list(task.bank.descriptions), padding=True, truncation=True, return_tensors="pt")
-        self.register_buffer("ids", described["input_ids"])
-        self.register_buffer("mask", described["attention_mask"])
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.offset = nn.Parameter(torch.tensor(-3.0))
 
