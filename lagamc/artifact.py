@@ -320,10 +320,8 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     missing = [name for name in needed if not (folder / name).is_file()]
     if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
         missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
-    for part in (
-        ENCODER_FOLDER,
-        *([] if config.base_model else [GENERATOR_FOLDER]),
-    ):  # without one transformers would make up a tokenizer
+    # without these files transformers would make up a tokenizer
+    for part in [ENCODER_FOLDER] if config.base_model else [ENCODER_FOLDER, GENERATOR_FOLDER]:
         if not any(file for pattern in TOKENIZER_FILES for file in (folder / part).glob(pattern)):
             missing.append(f"{part}/tokenizer.json")
     if missing:

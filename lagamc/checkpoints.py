@@ -73,8 +73,7 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
     problem = None if named is None else problem_of(named)
     if problem:
         raise LagamcError(f"resume_from_checkpoint: {setting!r} cannot be resumed from: {problem}")
-    named_here = named is not None and named.resolve() in [checkpoint.resolve() for checkpoint in found]
-    if found and not named_here and not (folder / METRICS_FILE).is_file():
+    if found and not _with_older(named, found) and not (folder / METRICS_FILE).is_file():
         raise LagamcError(
             f"output_dir {str(folder)!r} holds {found[0].name} of an unfinished run: go on with it by "
             "--resume_from_checkpoint true, remove its checkpoints, or name another output_dir"
@@ -91,13 +90,18 @@ def clear(folder: str | Path, keep: Path | None) -> None:
     """
     (Path(folder) / METRICS_FILE).unlink(missing_ok=True)
     own = checkpoints(folder)
-    places = [checkpoint.resolve() for checkpoint in own]
-    older = own[places.index(keep.resolve()) :] if keep is not None and keep.resolve() in places else []
+    older = _with_older(keep, own)
     for checkpoint in own:
         if checkpoint not in older:
             shutil.rmtree(checkpoint)
     for copy in Path(folder).glob(f"{COPY_PREFIX}*"):  # a run that was killed could not remove it
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def _with_older(named: Path | None, found: list[Path]) -> list[Path]:
+    """A checkpoint and those behind it in a list, newest first; none where it is not there. Any path to it will do."""
+    places = [checkpoint.resolve() for checkpoint in found]
+    return found[places.index(named.resolve()) :] if named is not None and named.resolve() in places else []
 
 
 def check_labels(checkpoint: Path, bank: LabelBank) -> None:

@@ -109,7 +109,7 @@ class DescriptionEncoder(nn.Module):
             lengths: (texts,) pieces of each.
             dropout: in training; descriptions, which a response has to match, are embedded without.
         """
-        layers = [module for module in self._encoder[0].modules() if isinstance(module, nn.Dropout)]
+        layers = [m for m in self._encoder[0].modules() if isinstance(m, nn.Dropout)] if dropout else []
         for layer in layers:
             layer.p = dropout
         embeddings = self.joined(Texts.apart(piece_ids, lengths))[0]

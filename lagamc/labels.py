@@ -221,9 +221,12 @@ class LabelBank(Mapping[str, str]):
         if isinstance(names, str):
             raise LagamcError(f"expected a list of labels, found {names!r}; write [{names!r}]")
         names = list(names)
-        self._require(names)
         positions = {name: i for i, name in enumerate(self._descriptions)}
-        return [positions[name] for name in names]
+        try:
+            return [positions[name] for name in names]
+        except KeyError:  # looked for here alone: this is called for every row
+            self._require(names)
+            raise
 
     def sentences(self) -> tuple[list[str], list[int]]:
         """Every sentence of every description and, beside it, the position of the label it belongs to."""
