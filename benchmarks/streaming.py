@@ -36,8 +36,9 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.outcomes import finish, run
 from lagamc.artifact import ArtifactConfig
 from lagamc.batches import BatchReader
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.labels import LabelBank
+from lagamc.predictions import Prediction
 from lagamc.prompts import Prompt
 from lagamc.streaming import PredictionJob, Predictor
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lagamc.classifier import LagamcClassifier, Prediction
+    from lagamc.classifier import LagamcClassifier
     from lagamc.errors import LagamcError
     from lagamc.labels import LabelBank
     from lagamc.matcher import LabelMatcher
     from lagamc.modeling import LagamcModel
+    from lagamc.predictions import Prediction
     from lagamc.trainer import LagamcTrainer
     from lagamc.training_args import LagamcTrainingArguments
 
@@ -23,7 +24,7 @@ _HOMES = {
     "LagamcModel": "modeling",
     "LagamcTrainer": "trainer",
     "LagamcTrainingArguments": "training_args",
-    "Prediction": "classifier",
+    "Prediction": "predictions",
 }
 __all__ = [
     "LabelBank",

@@ -17,10 +17,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 import jinja2
 
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.predictions import Prediction
 from lagamc.rows import ENDINGS, read_rows
 from lagamc.streaming import predict_file
 from lagamc.thresholds import Thresholds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lagamc.batches import BatchReader, TextBatch
 from lagamc.calibration import MINIMUM_POSITIVES
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import UNSEEN, DecisionRules
-from lagamc.decoding import MODES, DescriptionDecoder
+from lagamc.decoding import DescriptionDecoder
 from lagamc.encoders import unit_embeddings
 from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
@@ -29,6 +29,7 @@ from lagamc.loading import load_artifact
 from lagamc.matcher import LabelMatcher, Match
 from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel
+from lagamc.predictions import Prediction, check_request
 from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.relabelling import relabelled
 from lagamc.scoring import SCORES, LabelScorer
@@ -37,26 +38,6 @@ from lagamc.trainer import response_texts
 from lagamc.unseen import Background
 
 DTYPES = ("float32", "bfloat16", "float16")
-DECIDE_BY = ("scores", "generated")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says about one text.
-
-    Args:
-        labels: most probable first (by scores), or in the order they were written.
-        scores: label -> probability, for every label of the bank; empty where scores were not asked for.
-        generated: the descriptions the model wrote.
-        matches: where each generated sentence went.
-        clipped: whether the text was cut to the model's input length.
-    """
-
-    labels: list[str]
-    scores: dict[str, float]
-    generated: str
-    matches: list[Match]
-    clipped: bool = False
 
 
 class LagamcClassifier:
@@ -248,26 +229,7 @@ class LagamcClassifier:
             decide_by = "generated"
         scores = self.rules.scores if scores in (None, "none") else scores
         decoding = self.config.decoding if decoding is None else decoding
-        for name, value, choices in (
-            ("decide_by", decide_by, DECIDE_BY),
-            ("scores", scores, (*SCORES, "none")),
-            ("decoding", decoding, MODES),
-        ):
-            if value not in choices:
-                raise LagamcError(f"{name}: expected one of {list(choices)}, found {value!r}")
-        assert scores is not None
-        chosen = {"goal": goal, "threshold": threshold, "top_k": top_k}
-        unused = [name for name, value in chosen.items() if value is not None and decide_by == "generated"]
-        if unused:
-            raise LagamcError(f"{unused[0]}: picks labels by their scores, which are not asked for here; leave it out")
-        if not isinstance(beams, int) or beams < 1:
-            raise LagamcError(f"beams: expected a number of at least 1, found {beams!r}")
-        if beams != 1 and decoding != "generate":
-            raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise LagamcError(f"batch_size: expected a number of at least 1, found {batch_size!r}")
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-            raise LagamcError(f"top_k: expected a number of at least 1, found {top_k!r}")
+        check_request(decide_by, scores, decoding, beams, batch_size, top_k, {"goal": goal, "threshold": threshold})
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
         scored = limits is not None
         near = scored and self.model.background is not None

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from lagamc import __version__
 from lagamc.errors import LagamcError, without_tokens
 
 # package -> the extra of setup.cfg that brings it
@@ -255,6 +256,8 @@ def describe(arguments: Sequence[str], prog: str = "lagamc describe") -> None:
         raise LagamcError("describe: --offline asks nothing, so there are no prompts for --dry_run to show")
     if not options.output and not options.dry_run:
         raise LagamcError("describe: expected --output FILE, the label bank to write, such as labels.json")
+    if options.output and not options.output.endswith(".json"):
+        raise LagamcError(f"describe: --output: expected a name that ends in .json, found {options.output!r}")
     if not (options.model or options.offline or options.dry_run):
         raise LagamcError("describe: expected --model NAME, a chat model; or --offline, or --dry_run")
 
@@ -278,10 +281,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `lagamc` command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    usage = f"usage: lagamc {{{','.join(COMMANDS)}}} ...\n\n{EXIT_CODES}"
+    usage = f"usage: lagamc {{{','.join(COMMANDS)}}} ..., or --version\n\n{EXIT_CODES}"
     if words and words[0] in ("-h", "--help"):
         lines = [f"  {name:10} {(command.__doc__ or '').split(': ', 1)[-1]}" for name, command in COMMANDS.items()]
         print("\n".join([usage, "", *lines]))
+        return 0
+    if words == ["--version"]:
+        print(f"lagamc {__version__}")
         return 0
     if not words or words[0] not in COMMANDS:
         found = f"found {words[0]!r}" if words else "found none"

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from lagamc.errors import LagamcError
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
@@ -25,6 +26,14 @@ UNSUPPORTED = (
     *("label_smoothing_factor", "prediction_loss_only", "remove_unused_columns", "batch_eval_metrics"),
     *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
 )
+# arguments of `transformers` that have another name here
+INSTEAD = {
+    **dict.fromkeys(
+        ("metric_for_best_model", "greater_is_better"),
+        "selection_metric instead, the figure of the dev rows that chooses a checkpoint",
+    ),
+    "generation_max_length": "max_response_length instead, the tokens of a response",
+}
 UNLABELLED = ("error", "keep", "drop")
 SOURCES = ("data_dir", "train_file", "dataset_name")  # of the rows: one of them is named
 WITH_A_SOURCE = ("dev_file", "test_file", "dataset_config", "dataset_revision")
@@ -286,8 +295,9 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     return parsed[0], parsed[1], training
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error."""
+class _PlainValues(yaml.SafeLoader):
+    """YAML whose values stay the words that they are (`no`, `1e-3`), but for empty ones; a key that stands twice is an
+    error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -302,11 +312,17 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_PlainValues.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.endswith(":null")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict[str, Any]:
     """Values of a YAML file, typed as the command line types them; what is wrong is added to the problems."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, _UniqueKeys) or {}
+        values = yaml.load(text, _PlainValues) or {}
     except FileNotFoundError as error:
         raise LagamcError(f"{path}: no such configuration file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -363,16 +379,21 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
         wanted_precision(fields["threshold_goal"])
     except LagamcError as error:
         problems.append(f"threshold_{error}")
-    for name in ("metric_for_best_model", "greater_is_better"):
+    for name, instead in INSTEAD.items():
         if fields[name] is not None:
-            problems.append(
-                f"{name}: set selection_metric instead, the figure of the dev rows that chooses a checkpoint"
-            )
+            problems.append(f"{name}: set {instead}")
+    patience = fields["early_stopping_patience"]
+    problems += _not_between("early_stopping_patience", patience, 0, 10**9)
+    if patience and str(fields["eval_strategy"]) == "no":
+        problems.append("early_stopping_patience: needs evaluations, and eval_strategy is no")
     try:
-        return LagamcTrainingArguments(**fields)
+        training = LagamcTrainingArguments(**fields)
+        for callback in get_reporting_integration_callbacks(training.report_to):
+            callback()  # it says which package it lacks
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         problems.append(str(error))
         return None
+    return training
 
 
 def _suggest(parser: HfArgumentParser, name: str) -> str:

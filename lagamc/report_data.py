@@ -13,11 +13,11 @@ import numpy as np
 
 from lagamc.artifact import LABELS_FILE, ArtifactConfig, read_config
 from lagamc.checkpoints import METRICS_FILE
-from lagamc.classifier import Prediction
 from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise
+from lagamc.predictions import Prediction
 from lagamc.rows import read_rows
 
 FOLDER, LOG_FILE = "report_data", "log.json"

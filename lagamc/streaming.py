@@ -16,12 +16,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
 from lagamc.artifact import CARD_FILE, find_artifact, published_files, read_config
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example
 from lagamc.errors import LagamcError
 from lagamc.inputs import BadRow, InputCheck, check_input, file_state, fingerprint, input_name, read_inputs, windows
 from lagamc.labels import LabelBank
 from lagamc.outputs import ERRORS, PredictionSummary, StreamOutput, check_target, is_stream
+from lagamc.predictions import Prediction
 from lagamc.processes import Processes, find_processes, join
 from lagamc.rows import STANDARD_STREAM, check_ending
 from lagamc.thresholds import wanted_precision

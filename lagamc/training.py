@@ -19,7 +19,7 @@ from lagamc.artifact import ArtifactConfig, check_own, save_artifact
 from lagamc.backbones import check_lengths
 from lagamc.cards import render_card
 from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, checkpoint_to_resume, clear
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import Example
 from lagamc.encoders import draw_back, load_sentence_encoder, pieces_to_read
@@ -43,6 +43,7 @@ from lagamc.losses import LossBalance, LossSettings
 from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.modeling import LagamcModel
 from lagamc.origins import command_line, data_origin, model_origin
+from lagamc.predictions import Prediction
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message

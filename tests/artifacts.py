@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.config import parse_arguments
+from lagamc.predictions import Prediction
 from lagamc.training import train
 from tests.conftest import DESCRIPTIONS, ROWS
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.classifier import Prediction
 from lagamc.data import Example
 from lagamc.labels import LabelBank
 from lagamc.matcher import Match
 from lagamc.metrics import multi_label_metrics
+from lagamc.predictions import Prediction
 from lagamc.report_data import write_log, write_rows
 
 PARTS = (

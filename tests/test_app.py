@@ -10,9 +10,10 @@ import pytest
 
 from lagamc import app
 from lagamc.app import Answer, LabelPage
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.matcher import Match
+from lagamc.predictions import Prediction
 from lagamc.thresholds import Thresholds
 from tests.conftest import DESCRIPTIONS, ROWS
 

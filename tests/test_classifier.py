@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from lagamc.artifact import artifact_prompt
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, read_examples
 from lagamc.encoders import text_pieces
 from lagamc.errors import LagamcError
+from lagamc.predictions import Prediction
 from lagamc.training import evaluate
 from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS

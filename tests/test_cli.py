@@ -134,6 +134,7 @@ def test_unwritable_output_is_refused_before_the_model_is_loaded(
         (["predict", "--model", "m", "--input", "x", "--batch_size", "0"], "batch_size"),
         (["predict", "--model", "m", "--input", "x", "--decide_by", "coin"], "coin"),
         (["evaluate", "m"], "FILE"),
+        (["describe", "rows.jsonl", "--offline", "--output", "labels.csv"], "a name that ends in .json"),
         (["train", "--data_dir", "demo", "--no_such_thing", "1"], "unknown argument --no_such_thing"),
         (["train"], "expected one of data_dir, train_file or dataset_name"),
     ],
@@ -150,6 +151,11 @@ def test_help_names_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("train", "evaluate", "predict", "exit codes: 0 done, 2 bad input"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lagamc {lagamc.__version__}\n"
 
 
 # failures that are ours

@@ -197,7 +197,7 @@ def test_bad_yaml(tmp_path: Path, text: str) -> None:
 
 def test_a_list_for_one_value(tmp_path: Path) -> None:
     text = message("--config", config(tmp_path, "data_dir: data\nbeam: [3, 4]\nlora_targets: [q, v]\n"))
-    assert "beam: expected one value, found list [3, 4]" in text
+    assert "beam: expected one value, found list ['3', '4']" in text
     assert "lora_targets: expected one value, found list ['q', 'v']" in text
 
 
@@ -211,10 +211,22 @@ def test_a_list_for_one_value(tmp_path: Path) -> None:
         ("sentence_encoder_learning_rate: -1", "sentence_encoder_learning_rate: expected 0 to 1"),
         ("label_smoothing_factor: 0.1", "label_smoothing_factor: is not supported"),
         ("bf16: true", "precision is set in accelerate_config.yaml alone"),
+        ("generation_max_length: 20", "generation_max_length: set max_response_length instead"),
+        ("early_stopping_patience: -1", "early_stopping_patience: expected 0 to"),
+        ("early_stopping_patience: 2\neval_strategy: no\nload_best_model_at_end: no", "eval_strategy is no"),
+        ("report_to: nobody", "nobody is not supported"),
     ],
 )
 def test_settings_that_would_fail_later_or_be_ignored(tmp_path: Path, setting: str, found: str) -> None:
     assert found in message("--config", config(tmp_path, f"data_dir: data\n{setting}\n"))
+
+
+def test_values_in_yaml_are_read_as_they_stand(tmp_path: Path) -> None:
+    text = "data_dir: 010\noutput_dir: 1:30\neval_strategy: no\nload_best_model_at_end: no\nlabels_file: on\n"
+    _, data, training = parse_arguments(["--config", config(tmp_path, text)])
+    assert (data.data_dir, training.output_dir, data.labels_file) == ("010", "1:30", "on")
+    assert training.eval_strategy == "no"
+    assert training.load_best_model_at_end is False
 
 
 @pytest.mark.parametrize(("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str")])

@@ -13,10 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lagamc.classifier import LagamcClassifier, Prediction
+from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns
 from lagamc.errors import LagamcError
 from lagamc.outputs import check_target
+from lagamc.predictions import Prediction
 from lagamc.streaming import PredictionJob, Predictor, predict_file, window_size
 from tests.conftest import ROWS
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from lagamc.classifier import Prediction
 from lagamc.errors import LagamcError
 from lagamc.outputs import PredictionSummary
+from lagamc.predictions import Prediction
 from lagamc.processes import Processes
 from lagamc.streaming import PredictionJob
 
