@@ -219,15 +219,14 @@ def measure(system: str, task: Task) -> dict[str, Any]:
         "peak_mib": round(max(one.ru_maxrss for one in used) / 1024),
         "machine": machine(),
     }
-    return row | judged(system, task, scored.scores)
+    return row | judged(task, scored.scores)
 
 
-def judged(system: str, task: Task, scores: dict[str, np.ndarray]) -> dict[str, Any]:
+def judged(task: Task, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """The figures of a row."""
-    ways = (False,) if tables.is_ours(system) else (False, True)
     given, by_rows = {}, {}
     for goal in GOALS:
-        given[goal], by_rows[goal] = decide(task, scores, goal, ways)
+        given[goal], by_rows[goal] = decide(task, scores, goal)
     figures: dict[str, Any] = {"thresholds": tables.THRESHOLDS, "by_rows": by_rows}
     for goal, split in itertools.product(GOALS, scores):
         figures[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])

@@ -42,10 +42,11 @@ class Scored:
     total: int
 
 
-def decide(
-    task: Task, scores: dict[str, np.ndarray], goal: str, ways: tuple[bool, ...] = (False, True)
-) -> tuple[dict[str, np.ndarray], bool]:
+def decide(task: Task, scores: dict[str, np.ndarray], goal: str) -> tuple[dict[str, np.ndarray], bool]:
     """The labels given, (rows, labels) for every split, by thresholds tuned on the development rows.
+
+    Scores as they are, or through a curve that depends on a label's training rows: what is better for the goal on the
+    development rows.
 
     Those for macro-F1 need probabilities that tell how often a label is right: for them the scores of every system,
     LAGAMC's too, go through one curve over their log-odds.
@@ -54,19 +55,17 @@ def decide(
         task: rows and labels.
         scores: see `Scored`.
         goal: of the thresholds.
-        ways: whether scores go through a curve that depends on a label's training rows, for any goal; of two ways the
-            better one on the development rows is taken. LAGAMC's sources are joined like that to begin with.
 
     Returns:
-        The labels, and the way.
+        The labels, and whether scores went through such a curve.
     """
     found = {}
     odds = {split: logit(rows.clip(LEAST, 1 - LEAST)) for split, rows in scores.items()}
-    for by_rows in ways:
+    for by_rows in (False, True):
         judged = as_probabilities(task, odds, by_rows) if by_rows or goal == "macro_f1" else scores
         limits = tune_thresholds(judged["dev"], task.true["dev"], task.bank.names, goal).values(task.bank.names)
         found[by_rows] = {split: rows >= limits for split, rows in judged.items()}
-    best = max(ways, key=lambda way: goal_figure(goal, found[way]["dev"], task.true["dev"]))
+    best = max(found, key=lambda way: goal_figure(goal, found[way]["dev"], task.true["dev"]))
     return found[best], best
 
 

@@ -17,7 +17,7 @@ from benchmarks.outcomes import RESULTS, read
 from lagamc.thresholds import GOALS
 
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
-# how those of a row for macro-F1 were found; tables mark rows measured before that, and peers without a try `by_rows`
+# how those of a row for macro-F1 were found; tables mark rows measured before that, and any without a try `by_rows`
 THRESHOLDS = "by expected F1"
 EARLIER = "°"
 Row = Mapping[str, Any]
@@ -115,7 +115,7 @@ def figure(rows: list[Row], goal: str, name: str) -> str:
 
 def mark(rows: Iterable[Row]) -> str:
     """Behind figures that were decided in an earlier way, in some of the rows at least."""
-    decided = [row.get("thresholds") == THRESHOLDS and ("by_rows" in row or is_ours(row["system"])) for row in rows]
+    decided = [row.get("thresholds") == THRESHOLDS and "by_rows" in row for row in rows]
     return EARLIER * (not all(decided))
 
 
