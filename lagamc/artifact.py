@@ -33,7 +33,7 @@ from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, ModelFolder, resolve
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossSettings
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.scoring import SCORES
@@ -288,7 +288,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     try:
         config = ArtifactConfig(**fields)
         Prompt(**config.prompt)
-        readers = LossSettings(**config.loss).retrieval_readers
+        loss = LossSettings(**config.loss)
         tuned = [Thresholds(**t) for goals in config.tuned.values() for t in goals.values()]
         tuned.append(Thresholds(**config.thresholds))
         calibrations = [Calibration(**c) for c in config.calibration.values()]
@@ -307,8 +307,9 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     for name, choices in (("scores", SCORES), ("decoding", MODES)):
         if getattr(config, name) not in choices:
             wrong.append(f"{name}: expected one of {choices}, found {getattr(config, name)!r}")
-    if readers not in RETRIEVAL_READERS:
-        wrong.append(f"retrieval_readers: expected one of {RETRIEVAL_READERS}, found {readers!r}")
+    for name, choices in (("retrieval_readers", RETRIEVAL_READERS), ("retrieval_pooling", RETRIEVAL_POOLING)):
+        if getattr(loss, name) not in choices:
+            wrong.append(f"{name}: expected one of {choices}, found {getattr(loss, name)!r}")
     if config.lambda_mode not in LAMBDA_MODES:
         wrong.append(f"lambda_mode: expected one of {LAMBDA_MODES}, found {config.lambda_mode!r}")
     if wrong:

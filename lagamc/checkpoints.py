@@ -145,6 +145,7 @@ def _trained(config: ArtifactConfig) -> dict[str, object]:
         "lambda_mode": config.lambda_mode,
         "retrieval_weight": "above 0" if loss.retrieval_weight else 0,
         "retrieval_readers": loss.retrieval_readers if loss.retrieval_weight else "none",
+        "retrieval_pooling": loss.retrieval_pooling if loss.retrieval_weight else "none",
         "train_sentence_encoder": bool(config.figures.get("sentence_encoder_trained")),
         "lora_rank": config.figures.get("lora_rank") or "none",
     }

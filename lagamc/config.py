@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from lagamc.errors import LagamcError
-from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
 from lagamc.thresholds import wanted_precision
 from lagamc.training_args import LagamcTrainingArguments
@@ -112,8 +112,15 @@ class ModelArguments:
             "or the generator alone, which is faster and less accurate."
         },
     )
+    retrieval_pooling: str = field(
+        default="attention",
+        metadata={
+            "help": "How the generator's reading of a text is summed up for retrieval: attention, for each label most "
+            "of what is near to its description, or the mean."
+        },
+    )
     text_dropout: float = field(
-        default=0.0,
+        default=0.1,
         metadata={"help": "Dropout of the sentence encoder while it reads a text in training; none elsewhere."},
     )
     bank_sample: int | None = field(
@@ -137,6 +144,7 @@ class ModelArguments:
         found = _outside("semantic_form", self.semantic_form, SEMANTIC_FORMS)
         found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
         found += _outside("retrieval_readers", self.retrieval_readers, RETRIEVAL_READERS)
+        found += _outside("retrieval_pooling", self.retrieval_pooling, RETRIEVAL_POOLING)
         found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
         found += _not_between("temperature", self.temperature, 1e-3, 100)
         if self.final_temperature is not None:

@@ -13,6 +13,7 @@ SOFT_TOKENS = ("softmax", "gumbel", "gumbel_hard")
 SEMANTIC_FORMS = ("none", "response", "description", "contrastive")
 LAMBDA_MODES = ("learnable", "fixed", "uncertainty")
 RETRIEVAL_READERS = ("generator", "both")  # the generator's encoder, or it and the sentence encoder
+RETRIEVAL_POOLING = ("mean", "attention")
 
 
 @dataclass
@@ -29,6 +30,7 @@ class LossSettings:
             cost of the sentence encoder falls with it.
         retrieval_weight: of the retrieval term, which is added to the cross-entropy; 0 is the paper's loss.
         retrieval_readers: what reads the text in the retrieval term, of `RETRIEVAL_READERS`.
+        retrieval_pooling: how the generator's states become one vector, of `RETRIEVAL_POOLING`.
         text_dropout: of the sentence encoder while it reads a text in training; it has none elsewhere.
         bank_sample: descriptions drawn at random that a training step compares with beside those of its rows' labels;
             None takes all.
@@ -42,6 +44,7 @@ class LossSettings:
     semantic_share: float = 1.0
     retrieval_weight: float = 0.0
     retrieval_readers: str = "generator"
+    retrieval_pooling: str = "mean"
     text_dropout: float = 0.0
     bank_sample: int | None = None
 
@@ -140,24 +143,33 @@ def contrastive_loss(
 class LabelRetrieval(nn.Module):
     """How well a text fits each description, from encoders alone.
 
-    The mean of the generator's encoder states is compared with the sentence encoder's embedding of every description,
-    and with `both` readers so is the sentence encoder's embedding of the text, as in a dual encoder. The logit of a
-    label is `scale * cosine + offset` (Zhai et al., 2023, sigmoid loss), with a scale and an offset a reader. In
-    training this term shows the encoders all labels at once, which the decisions of the decoder then build upon; in
-    prediction it scores a whole bank, labels never seen included, without a decoder pass.
+    The generator's encoder states are compared with the sentence encoder's embedding of every description: their mean,
+    or, with `attention`, a mean for each label in which a token counts by how near it is to the label's description
+    (label-wise attention, Mullenbach et al., 2018, with descriptions as queries). With `both` readers so is the
+    sentence encoder's embedding of the text, as in a dual encoder. The logit of a label is `scale * cosine + offset`
+    (Zhai et al., 2023, sigmoid loss), with a scale and an offset a reader. In training this term shows the encoders
+    all labels at once, which the decisions of the decoder then build upon; in prediction it scores a whole bank,
+    labels never seen included, without a decoder pass.
 
     Args:
         hidden_size: of the generator's encoder.
         dimensions: of the sentence embeddings; where they differ a linear map lies between.
         readers: one of `RETRIEVAL_READERS`.
+        pooling: one of `RETRIEVAL_POOLING`.
     """
 
-    def __init__(self, hidden_size: int, dimensions: int, readers: str = "generator"):
+    def __init__(self, hidden_size: int, dimensions: int, readers: str = "generator", pooling: str = "mean"):
         super().__init__()
-        if readers not in RETRIEVAL_READERS:
-            raise ValueError(f"retrieval readers: expected one of {RETRIEVAL_READERS}, found {readers!r}")
+        for name, value, choices in (
+            ("readers", readers, RETRIEVAL_READERS),
+            ("pooling", pooling, RETRIEVAL_POOLING),
+        ):
+            if value not in choices:
+                raise ValueError(f"retrieval {name}: expected one of {choices}, found {value!r}")
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.offset = nn.Parameter(torch.tensor(-3.0))
+        # how much more near tokens count than far ones
+        self.log_sharpness = nn.Parameter(torch.tensor(5.0).log()) if pooling == "attention" else None
         self.projection = None if hidden_size == dimensions else nn.Linear(hidden_size, dimensions, bias=False)
         self.dual: nn.ParameterDict | None = None
         if readers == "both":
@@ -173,19 +185,28 @@ class LabelRetrieval(nn.Module):
             bank: (labels, dimensions) embeddings of the descriptions.
             texts: (rows, dimensions) the sentence encoder's embeddings; None leaves that reader out.
         """
-        weights = attention_mask[..., None].to(states.dtype)
-        read = (states * weights).sum(1) / weights.sum(1).clamp_min(1)
-        if self.projection is not None:
-            read = self.projection(read)
         unit = F.normalize(bank, dim=-1)
 
-        def logits(embedded: Tensor, log_scale: Tensor, offset: Tensor) -> Tensor:
-            cosine = F.normalize(embedded.to(bank.dtype), dim=-1) @ unit.T
+        def projected(values: Tensor) -> Tensor:
+            return (values if self.projection is None else self.projection(values)).to(bank.dtype)
+
+        def logits(cosine: Tensor, log_scale: Tensor, offset: Tensor) -> Tensor:
             return cosine * log_scale.exp() + offset
 
-        found = [logits(read, self.log_scale, self.offset)]
+        if self.log_sharpness is None:
+            present = attention_mask[..., None].to(states.dtype)
+            read = projected((states * present).sum(1) / present.sum(1).clamp_min(1))
+            cosine = F.normalize(read, dim=-1) @ unit.T
+        else:
+            tokens = projected(states)
+            nearness = F.normalize(tokens, dim=-1) @ unit.T * self.log_sharpness.exp()
+            padding = attention_mask[..., None] == 0
+            weights = nearness.masked_fill(padding, torch.finfo(nearness.dtype).min).softmax(dim=1)
+            read = torch.einsum("rtl,rth->rlh", weights.to(tokens.dtype), tokens)
+            cosine = (F.normalize(read, dim=-1) * unit).sum(-1)
+        found = [logits(cosine, self.log_scale, self.offset)]
         if self.dual is not None and texts is not None:
-            found.append(logits(texts, **self.dual))
+            found.append(logits(F.normalize(texts.to(bank.dtype), dim=-1) @ unit.T, **self.dual))
         return torch.stack(found, dim=-1)
 
 

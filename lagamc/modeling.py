@@ -96,7 +96,10 @@ class LagamcModel(nn.Module):
         self.backbone = kind(generator, self.base_generator, int(tokenizer.pad_token_id or 0))
         if retrieval is None and settings.retrieval_weight > 0:
             retrieval = LabelRetrieval(
-                self.backbone.hidden_size, self.embedding_dimensions, settings.retrieval_readers
+                self.backbone.hidden_size,
+                self.embedding_dimensions,
+                settings.retrieval_readers,
+                settings.retrieval_pooling,
             )
         self.retrieval = retrieval
         self.background: Background | None = None  # set when the thresholds are tuned

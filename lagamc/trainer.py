@@ -162,7 +162,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         return self.optimizer
 
     def _learning_rate_of(self, name: str) -> float:
-        if "balance." in name or ("retrieval." in name and name.endswith((".log_scale", ".offset"))):
+        if "balance." in name or ("retrieval." in name and name.endswith((".log_scale", ".offset", ".log_sharpness"))):
             return self.args.lambda_learning_rate
         if "sentence_encoder." in name:
             return self.args.sentence_encoder_learning_rate

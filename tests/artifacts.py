@@ -88,7 +88,7 @@ def trained_bart(
 ) -> Trained:
     """BART with LoRA, texts read by the generator alone."""
     output = tmp_path_factory.mktemp("trained") / "bart"
-    settings = ["--retrieval_readers", "generator", *NO_CHECKPOINTS]
+    settings = ["--retrieval_readers", "generator", "--retrieval_pooling", "mean", *NO_CHECKPOINTS]
     return train_quickly(tiny_bart, tiny_encoder, session_data, output, *settings)
 
 

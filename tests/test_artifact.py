@@ -60,11 +60,11 @@ def cut_short(path: Path) -> None:
 # what is written
 
 
-def test_a_model_that_names_no_readers_has_the_generator_alone(trained_bart: Trained, tmp_path: Path) -> None:
+def test_a_model_without_these_settings_has_the_mean_of_the_generator(trained_bart: Trained, tmp_path: Path) -> None:
     """As models did before there was a second one."""
     folder = trained_bart.copy_to(tmp_path / "model")
     loss = read_config(folder).loss
-    assert loss.pop("retrieval_readers") == "generator"
+    assert [loss.pop(name) for name in ("retrieval_readers", "retrieval_pooling")] == ["generator", "mean"]
     edit_json(folder / "lagamc_config.json", loss=loss)
     classifier = LagamcClassifier.from_pretrained(folder, "cpu")
     assert classifier.predict(TEXTS) == trained_bart.load().predict(TEXTS)
@@ -367,6 +367,10 @@ def break_json(path: Path) -> None:
         (
             lambda path: edit_json(path, loss={"retrieval_readers": "x"}),
             "retrieval_readers: expected one of .*found 'x'",
+        ),
+        (
+            lambda path: edit_json(path, loss={"retrieval_pooling": "x"}),
+            "retrieval_pooling: expected one of .*found 'x'",
         ),
         (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number, found -3"),
         (break_json, "cannot be read"),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lagamc.losses import (
+    RETRIEVAL_POOLING,
     LabelRetrieval,
     LossBalance,
     contrastive_loss,
@@ -203,12 +204,27 @@ def test_the_second_reader_has_logits_of_its_own() -> None:
     torch.testing.assert_close(logits[..., :1], retrieval(states, mask, bank))
     retrieval_loss(logits, torch.eye(4)[:, :2], torch.ones(2)).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in retrieval.parameters())
-    with pytest.raises(ValueError, match=r"expected one of \('generator', 'both'\), found 'encoder'"):
+    with pytest.raises(ValueError, match=r"readers: expected one of \('generator', 'both'\), found 'encoder'"):
         LabelRetrieval(3, 2, "encoder")
+    with pytest.raises(ValueError, match=r"pooling: expected one of \('mean', 'attention'\), found 'max'"):
+        LabelRetrieval(3, 2, "both", "max")
 
 
-def test_retrieval_maps_between_different_sizes() -> None:
-    retrieval = LabelRetrieval(3, 2)
+def test_with_attention_the_tokens_near_to_a_description_count_most_for_it() -> None:
+    retrieval = LabelRetrieval(2, 2, pooling="attention")
+    states = torch.tensor([[[2.0, 0.0], [0.0, 2.0], [9.0, -9.0]]])
+    mask, bank = torch.tensor([[1, 1, 0]]), torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    share = 1 / (1 + math.exp(-5))  # of the near token, under the sharpness at the start
+    cosines = torch.tensor([[share / math.hypot(share, 1 - share), 1.0]])
+    torch.testing.assert_close(retrieval(states, mask, bank), (cosines * 10 - 3)[..., None])
+    with torch.no_grad():
+        retrieval.log_sharpness.fill_(-20)  # all tokens alike
+    torch.testing.assert_close(retrieval(states, mask, bank), LabelRetrieval(2, 2)(states, mask, bank))
+
+
+@pytest.mark.parametrize("pooling", RETRIEVAL_POOLING)
+def test_retrieval_maps_between_different_sizes(pooling: str) -> None:
+    retrieval = LabelRetrieval(3, 2, pooling=pooling)
     states, bank = torch.randn(4, 5, 3), torch.randn(6, 2)
     logits = retrieval(states, torch.ones(4, 5, dtype=torch.long), bank)
     assert logits.shape == (4, 6, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from torch import Tensor
 from lagamc.compared import ComparedLabels
 from lagamc.encoders import text_pieces
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, RETRIEVAL_READERS, LossBalance
+from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, LossBalance
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import strip_response
 from tests.batches import FORMS, LABEL_SETS, TEXTS, batch_of
 
 # gradients
+
+RETRIEVALS = list(itertools.product(RETRIEVAL_READERS, RETRIEVAL_POOLING))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -65,15 +68,21 @@ def test_cross_entropy_does_not_train_the_sentence_encoder(
     assert all(p.grad is not None for p in model.generator.parameters())
 
 
-@pytest.mark.parametrize("readers", RETRIEVAL_READERS)
+@pytest.mark.parametrize(("readers", "pooling"), RETRIEVALS)
 @pytest.mark.parametrize(
     ("generator", "lora"), [("tiny_t5", False), ("tiny_t5", True), ("tiny_bart", True), ("tiny_llama", True)]
 )
 def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encoder(
-    generator: str, lora: bool, readers: str, make_model: Callable[..., LagamcModel], request: pytest.FixtureRequest
+    generator: str,
+    lora: bool,
+    readers: str,
+    pooling: str,
+    make_model: Callable[..., LagamcModel],
+    request: pytest.FixtureRequest,
 ) -> None:
     folder = request.getfixturevalue(generator)
-    model = make_model(folder, lora=lora, semantic_form="none", retrieval_weight=0.5, retrieval_readers=readers)
+    settings = {"retrieval_weight": 0.5, "retrieval_readers": readers, "retrieval_pooling": pooling}
+    model = make_model(folder, lora=lora, semantic_form="none", **settings)
     output = model.train()(**batch_of(model))
     assert output.retrieval is not None
     assert output.retrieval.item() > 0
@@ -87,12 +96,12 @@ def test_the_retrieval_term_trains_the_generators_encoder_and_the_sentence_encod
     assert any("word_embeddings" in name for name in reached if name.startswith("sentence_encoder."))
 
 
-@pytest.mark.parametrize("readers", RETRIEVAL_READERS)
+@pytest.mark.parametrize(("readers", "pooling"), RETRIEVALS)
 def test_the_retrieval_term_is_the_mean_of_its_rows(
-    readers: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
+    readers: str, pooling: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
 ) -> None:
     """Neither the micro-batches nor the padding matter."""
-    model = make_model(tiny_t5, retrieval_weight=0.5, retrieval_readers=readers).eval()
+    model = make_model(tiny_t5, retrieval_weight=0.5, retrieval_readers=readers, retrieval_pooling=pooling).eval()
     rows = [model(**batch_of(model, [ls], [text])).retrieval for ls, text in zip(LABEL_SETS, TEXTS, strict=True)]
     torch.testing.assert_close(model(**batch_of(model)).retrieval, torch.stack(rows).mean(), atol=1e-5, rtol=0)
 
