@@ -7,16 +7,15 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from lagamc.errors import LagamcError
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
+from lagamc.plain_yaml import read_plain_yaml
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
 from lagamc.thresholds import wanted_precision
 from lagamc.training_args import LagamcTrainingArguments
@@ -303,40 +302,9 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     return parsed[0], parsed[1], training
 
 
-class _PlainValues(yaml.SafeLoader):
-    """YAML whose values stay the words that they are (`no`, `1e-3`), but for empty ones; a key that stands twice is an
-    error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no single word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_PlainValues.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag.endswith(":null")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict[str, Any]:
     """Values of a YAML file, typed as the command line types them; what is wrong is added to the problems."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, _PlainValues) or {}
-    except FileNotFoundError as error:
-        raise LagamcError(f"{path}: no such configuration file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise LagamcError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise LagamcError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    values = read_plain_yaml(path)
     known = {action.dest for action in parser._actions}
     optional = {
         name

@@ -190,23 +190,25 @@ class LabelRetrieval(nn.Module):
         def projected(values: Tensor) -> Tensor:
             return (values if self.projection is None else self.projection(values)).to(bank.dtype)
 
+        def cosines(embedded: Tensor) -> Tensor:
+            return F.normalize(embedded, dim=-1) @ unit.T
+
         def logits(cosine: Tensor, log_scale: Tensor, offset: Tensor) -> Tensor:
             return cosine * log_scale.exp() + offset
 
         if self.log_sharpness is None:
             present = attention_mask[..., None].to(states.dtype)
-            read = projected((states * present).sum(1) / present.sum(1).clamp_min(1))
-            cosine = F.normalize(read, dim=-1) @ unit.T
+            cosine = cosines(projected((states * present).sum(1) / present.sum(1).clamp_min(1)))
         else:
             tokens = projected(states)
-            nearness = F.normalize(tokens, dim=-1) @ unit.T * self.log_sharpness.exp()
+            nearness = cosines(tokens) * self.log_sharpness.exp()
             padding = attention_mask[..., None] == 0
             weights = nearness.masked_fill(padding, torch.finfo(nearness.dtype).min).softmax(dim=1)
             read = torch.einsum("rtl,rth->rlh", weights.to(tokens.dtype), tokens)
             cosine = (F.normalize(read, dim=-1) * unit).sum(-1)
         found = [logits(cosine, self.log_scale, self.offset)]
         if self.dual is not None and texts is not None:
-            found.append(logits(F.normalize(texts.to(bank.dtype), dim=-1) @ unit.T, **self.dual))
+            found.append(logits(cosines(texts.to(bank.dtype)), **self.dual))
         return torch.stack(found, dim=-1)
 
 
