@@ -151,7 +151,7 @@ class LagamcTrainer(Seq2SeqTrainer):
                 if parameter.requires_grad:
                     decays = name in decayed and "balance." not in name and parameter.ndim > 0
                     decay = self.args.weight_decay if decays else 0.0
-                    groups[(self._learning_rate_of(name), decay)].append(parameter)
+                    groups[(self._learning_rate_of(name, parameter), decay)].append(parameter)
             # the generator's rate comes first: it is the one that is logged
             ordered = sorted(groups.items(), key=lambda group: group[0][0] != self.args.learning_rate)
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
@@ -161,8 +161,8 @@ class LagamcTrainer(Seq2SeqTrainer):
             )
         return self.optimizer
 
-    def _learning_rate_of(self, name: str) -> float:
-        if "balance." in name or ("retrieval." in name and name.endswith((".log_scale", ".offset", ".log_sharpness"))):
+    def _learning_rate_of(self, name: str, parameter: nn.Parameter) -> float:
+        if "balance." in name or ("retrieval." in name and parameter.ndim == 0):
             return self.args.lambda_learning_rate
         if "sentence_encoder." in name:
             return self.args.sentence_encoder_learning_rate
