@@ -13,7 +13,6 @@ README.md                                        the model card
 from __future__ import annotations
 
 import json
-import math
 import platform
 import shutil
 from collections.abc import Callable
@@ -28,15 +27,13 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import save_model
 
-from lagamc.calibration import Calibration
-from lagamc.decoding import MODES
+from lagamc.artifact_checks import config_problems
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, ModelFolder, resolve
 from lagamc.labels import LabelBank
-from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, LossSettings
+from lagamc.losses import LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
-from lagamc.scoring import SCORES
 from lagamc.thresholds import Thresholds
 from lagamc.unseen import UNSEEN, Background
 
@@ -140,9 +137,11 @@ def save_artifact(
     Raises:
         LagamcError: the folder cannot be written, or holds files of somebody's own.
     """
+    if not isinstance(folder, (str, Path)) or not str(folder).strip():
+        raise LagamcError(f"expected a folder to write the model to, found {folder!r}")
     folder = Path(folder)
-    check_own(folder)
     try:
+        check_own(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # written last: a folder in which a save was cut short is no model rather than a mixed one
         (folder / CONFIG_FILE).unlink(missing_ok=True)
@@ -287,31 +286,9 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         )
     try:
         config = ArtifactConfig(**fields)
-        Prompt(**config.prompt)
-        loss = LossSettings(**config.loss)
-        tuned = [Thresholds(**t) for goals in config.tuned.values() for t in goals.values()]
-        tuned.append(Thresholds(**config.thresholds))
-        calibrations = [Calibration(**c) for c in config.calibration.values()]
-        limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values())]
-        factors = [number for c in calibrations for number in c.numbers()]
+        wrong = config_problems(config)
     except (TypeError, AttributeError) as error:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
-    numbers = {name: getattr(config, name) for name in ("max_input_length", "max_response_length", "beam")}
-    wrong = [f"{k}: expected a whole number above 0, found {v!r}" for k, v in numbers.items() if not _is_count(v)]
-    if config.window_stride != 0 and not _is_count(config.window_stride):
-        wrong.append(f"window_stride: expected a whole number, found {config.window_stride!r}")
-    if not all(isinstance(value, float) and 0 <= value <= 1 for value in limits):
-        wrong.append(f"thresholds: expected numbers from 0 to 1, found {limits!r:.60}")
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in factors):
-        wrong.append(f"calibration: expected numbers, found {factors!r:.60}")
-    for name, choices in (("scores", SCORES), ("decoding", MODES)):
-        if getattr(config, name) not in choices:
-            wrong.append(f"{name}: expected one of {choices}, found {getattr(config, name)!r}")
-    for name, choices in (("retrieval_readers", RETRIEVAL_READERS), ("retrieval_pooling", RETRIEVAL_POOLING)):
-        if getattr(loss, name) not in choices:
-            wrong.append(f"{name}: expected one of {choices}, found {getattr(loss, name)!r}")
-    if config.lambda_mode not in LAMBDA_MODES:
-        wrong.append(f"lambda_mode: expected one of {LAMBDA_MODES}, found {config.lambda_mode!r}")
     if wrong:
         raise LagamcError.from_problems(str(folder / CONFIG_FILE), wrong)
     needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
@@ -343,10 +320,6 @@ def check_own(folder: Path) -> None:
             f"{folder}: expected a new folder or one with a model, found {' and '.join(found)} without a model, which "
             "would be written over; name another folder"
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def artifact_prompt(config: ArtifactConfig) -> Prompt:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers.trainer import OPTIMIZER_NAME, TRAINER_STATE_NAME
+from transformers import TrainerState
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from lagamc.artifact import LABELS_FILE, ArtifactConfig, read_config
@@ -16,6 +18,7 @@ from lagamc.labels import LabelBank
 from lagamc.losses import LossSettings
 from lagamc.publishing import COPY_PREFIX
 
+ADAPTER_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
 METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
 
 
@@ -26,7 +29,7 @@ def problem_of(checkpoint: str | Path) -> str | None:
     """
     checkpoint = Path(checkpoint)
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         read_config(checkpoint)
         if not (checkpoint / OPTIMIZER_NAME).is_file():
             return f"it holds no {OPTIMIZER_NAME} (save_only_model leaves it out)"
@@ -36,6 +39,13 @@ def problem_of(checkpoint: str | Path) -> str | None:
         return f"its {TRAINER_STATE_NAME} is cut short"
     except LagamcError as error:
         return str(error)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        return f"its {TRAINER_STATE_NAME} cannot be read ({type(error).__name__}: {error})"
+    if not isinstance(state.global_step, int) or state.global_step < 1:
+        return f"its {TRAINER_STATE_NAME} tells no step"
+    for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
+        if (checkpoint / name).is_file() and not zipfile.is_zipfile(checkpoint / name):
+            return f"its {name} is cut short"
     return None
 
 
@@ -141,11 +151,14 @@ def check_settings(checkpoint: Path, config: ArtifactConfig) -> None:
 def _trained(config: ArtifactConfig) -> dict[str, object]:
     """Settings on which it depends what is trained."""
     loss = LossSettings(**config.loss)
+    figures = config.figures
     return {
+        "model_name_or_path": figures.get("generator"),
+        "sentence_encoder": figures.get("sentence_encoder"),
         "lambda_mode": config.lambda_mode,
         "retrieval_weight": "above 0" if loss.retrieval_weight else 0,
         "retrieval_readers": loss.retrieval_readers if loss.retrieval_weight else "none",
         "retrieval_pooling": loss.retrieval_pooling if loss.retrieval_weight else "none",
-        "train_sentence_encoder": bool(config.figures.get("sentence_encoder_trained")),
-        "lora_rank": config.figures.get("lora_rank") or "none",
+        "train_sentence_encoder": bool(figures.get("sentence_encoder_trained")),
+        **{name: figures.get(name) or "none" for name in ADAPTER_SETTINGS},
     }

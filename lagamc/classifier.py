@@ -316,6 +316,10 @@ class LagamcClassifier:
         """
         goal = self.rules.thresholds.goal if goal is None else goal
         wanted_precision(goal)
+        if not isinstance(texts, Sequence) or not isinstance(labels, Sequence):
+            raise LagamcError(
+                f"tune: expected lists of texts and of their labels, found {texts!r:.40}, {labels!r:.40}"
+            )
         if len(texts) != len(labels) or not len(texts):
             raise LagamcError(f"tune: expected labels for every text, found {len(texts)} texts, {len(labels)} labels")
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))

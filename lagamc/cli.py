@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import logging
 import os
@@ -303,8 +305,12 @@ def guarded(action: Callable[[], None], extra: str = "embedded") -> int:
         extra: of setup.cfg, which brings a missing package that `EXTRAS` does not name.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal has no characters for is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         action()
+        sys.stdout.flush()
     except LagamcError as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -323,11 +329,19 @@ def guarded(action: Callable[[], None], extra: str = "embedded") -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ENOSPC):
+            return _failure()
+        return _fail(LagamcError(f"{error.filename or 'the output'}: {error.strerror}; name another place"))
     except Exception:
-        traceback.print_exc()
-        print("this is a failure of lagamc, not of your input; please report it with the lines above", file=sys.stderr)
-        return 1
+        return _failure()
     return 0
+
+
+def _failure() -> int:
+    traceback.print_exc()
+    print("this is a failure of lagamc, not of your input; please report it with the lines above", file=sys.stderr)
+    return 1
 
 
 def quiet_libraries() -> None:

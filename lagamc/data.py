@@ -100,6 +100,8 @@ def parse_label_names(row: dict[str, Any], where: str, columns: Columns) -> list
         value = [part.strip() for part in value.split("|") if part.strip()]
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise LagamcError(f"{where}: expected a list of label names in {columns.labels!r}, found {value!r:.60}")
+    if not all(map(is_encodable, value)):
+        raise LagamcError(f"{where}: {columns.labels!r} holds half a character (a lone surrogate), which is no text")
     return list(dict.fromkeys(value))
 
 
@@ -173,13 +175,14 @@ def _check_rows(
 def load_hub_splits(name: str, config: str | None = None, revision: str | None = None) -> dict[str, Dataset]:
     """Every split of a `datasets` data set, from the Hub or a folder; one without splits is training data."""
     from datasets import Dataset, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
 
     try:
         if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
             loaded = load_from_disk(name)
         else:
             loaded = load_dataset(name, config, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, DatasetsError) as error:
         raise LagamcError(f"data set {name!r}: cannot be loaded ({error})") from error
     return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
 
@@ -281,5 +284,6 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
     if "train" in splits:
         absent = [label for label, count in report.label_counts["train"].items() if count == 0]
         if absent:
-            report.warnings.append(f"{len(absent)} labels have no training example: {', '.join(absent[:10])}")
+            number = "a label has" if len(absent) == 1 else f"{len(absent)} labels have"
+            report.warnings.append(f"{number} no training example: {', '.join(absent[:10])}")
     return report

@@ -123,7 +123,7 @@ def text_pieces(
     bounds = (encoder.max_seq_length, None if window_stride else longest)
     limit = min((size for size in bounds if size is not None), default=None)
     room = None if limit is None else limit - len(head) - len(tail)
-    pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    pieces: list[list[int]] = encoder.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [row[:room] for row in pieces]
 
 

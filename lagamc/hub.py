@@ -204,7 +204,7 @@ def _reason(error: BaseException, name: str, revision: str | None, access: HubAc
         return next((e for e in chain if isinstance(e, kind)), None)
 
     has_token = bool(access.token_in_use)
-    again = "; run it again: files that are complete are not fetched again"
+    again = "; run it again: files that are complete are not transferred again"
     if found(GatedRepoError):
         return f"{name} is gated: ask for access on its page" + ("" if has_token else f" and {LOG_IN}")
     if found(RevisionNotFoundError):

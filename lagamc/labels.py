@@ -11,6 +11,7 @@ from typing import Any
 
 from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
+from lagamc.rows import is_encodable
 
 NEAR_DUPLICATE_SIMILARITY = 0.9
 _SENTENCE_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
@@ -51,6 +52,8 @@ class LabelBank(Mapping[str, str]):
         for name, description in descriptions.items():
             if not isinstance(name, str) or not name.strip():
                 problems.append(f"a label name is empty or not a string: {name!r}")
+            elif not all(is_encodable(part) for part in (name, description) if isinstance(part, str)):
+                problems.append(f"label {name!r} holds half a character (a lone surrogate), which is no text")
             elif not isinstance(description, str) or not strip_final_stop(description):
                 problems.append(
                     f"label {name!r} has no description (found {description!r}); write a sentence that describes it"
@@ -220,11 +223,13 @@ class LabelBank(Mapping[str, str]):
         """Positions of the named labels in the bank."""
         if isinstance(names, str):
             raise LagamcError(f"expected a list of labels, found {names!r}; write [{names!r}]")
+        if not isinstance(names, Iterable):
+            raise LagamcError(f"expected a list of labels, found {names!r:.60}")
         names = list(names)
         positions = {name: i for i, name in enumerate(self._descriptions)}
         try:
             return [positions[name] for name in names]
-        except KeyError:  # looked for here alone: this is called for every row
+        except (KeyError, TypeError):  # looked for here alone: this is called for every row
             self._require(names)
             raise
 
@@ -264,7 +269,7 @@ class LabelBank(Mapping[str, str]):
         return LabelBank({name: name for name in self})
 
     def _require(self, names: Iterable[str]) -> None:
-        unknown = sorted(set(names) - set(self))
+        unknown = sorted({str(name) for name in names if name not in self.names})
         if unknown:
             raise LagamcError(f"labels {unknown} are not in the bank; it holds {self.names}")
 

@@ -14,6 +14,7 @@ from lagamc.errors import LagamcError
 from lagamc.rows import STANDARD_STREAM
 
 ERRORS = ".errors.jsonl"
+OTHER_KINDS = (".csv", ".tsv", ".parquet", ".gz")  # endings that promise what is not written
 
 
 @dataclass
@@ -84,6 +85,11 @@ def check_target(target: str, *sources: str) -> None:
     path = Path(target)
     folder = real_path(target).parent
     with writing(target):
+        if path.suffix.lower() in OTHER_KINDS:
+            raise LagamcError(
+                f"{target}: predictions are written as JSONL, found the ending {path.suffix!r}; name a file that ends "
+                "in .jsonl"
+            )
         if path.is_dir():
             raise LagamcError(f"{target}: is a folder, expected a file to write")
         if not folder.is_dir() or not (is_stream(target) or os.access(folder, os.W_OK)):

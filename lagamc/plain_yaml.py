@@ -27,6 +27,11 @@ class PlainValues(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_KINDS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "str", "seq", "map"))
+# without those of the tags `!!int` and the like
+PlainValues.yaml_constructors = {
+    tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in _KINDS
+}
 PlainValues.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag.endswith(":null")]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()

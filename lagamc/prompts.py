@@ -94,7 +94,7 @@ class Prompt:
                 f"max_input_length is {max_length}, but the instruction alone takes {max_length - room} tokens; "
                 f"set max_input_length to at least {max_length - room + 8} or shorten the instruction"
             )
-        bodies = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+        bodies = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if len(texts) else []
         if stride > room:
             raise LagamcError(
                 f"window_stride: expected at most {room}, the tokens of a text that fit a window, found {stride}; "

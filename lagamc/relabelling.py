@@ -39,8 +39,8 @@ def relabelled(
         raise LagamcError(f"with_labels: expected label -> description, found {type(descriptions).__name__}")
     if isinstance(remove, str) or not isinstance(remove, Iterable):
         raise LagamcError(f"with_labels: expected a list of labels to remove, found {remove!r:.60}")
-    remove = set(remove)
-    unknown = [name for name in remove if name not in old]
+    remove = list(remove)
+    unknown = [name for name in remove if name not in old.names]
     if unknown:
         raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {old.names[:12]}")
     bank = LabelBank({**{name: text for name, text in old.items() if name not in remove}, **descriptions})

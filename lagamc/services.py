@@ -271,5 +271,5 @@ def _unreachable(setting: str, address: str, reason: str) -> LagamcError:
     reason = " ".join(reason.split())[:300].rstrip(".")
     return LagamcError(
         f"{address.partition('?')[0]}: no usable answer: {reason}. What was answered so far is kept: run the "
-        f"same command again, or change --{setting}"
+        f"same command again, or change --{setting}" + (" (none: without definitions)" if "wiki" in setting else "")
     )

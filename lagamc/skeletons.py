@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ from lagamc.data import Example
 
 WORDS = 10
 _WORD = r"(?u)\b[^\W\d_]{3,}\b"
+_ADDRESS = re.compile(r"https?://\S+|www\.\S+")
 
 
 def readable(name: str) -> str:
@@ -42,7 +44,7 @@ def skeleton_descriptions(names: Sequence[str], examples: Sequence[Example]) -> 
 
 def telling_words(names: Sequence[str], examples: Sequence[Example], count: int = WORDS) -> Mapping[str, list[str]]:
     """For each label the words more frequent in its texts than elsewhere, by chi2 of their TF-IDF weights."""
-    texts = [example.text for example in examples]
+    texts = [_ADDRESS.sub(" ", example.text) for example in examples]
     for rarest in (2, 1):  # a word of one text alone says little, and may name a person
         try:
             vectorizer = TfidfVectorizer(

@@ -31,6 +31,7 @@ from lagamc.loading import load_weights
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput
+from lagamc.optimization import check_resumed, explained, lasting_settings, other_optimizer, weight_groups
 from lagamc.progress import replace_progress_bar
 from lagamc.prompts import strip_response
 from lagamc.publishing import COPY_PREFIX, create_repo, publish
@@ -142,34 +143,30 @@ class LagamcTrainer(Seq2SeqTrainer):
     # learning rates
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Groups the weights: generator, its own encoder, sentence encoder, scalars; norms and biases do not decay."""
+        """As in `Trainer`, over `weight_groups`; raises LagamcError where its settings do not suit."""
         if self.optimizer is None:
             target: Any = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(target))
-            groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-            for name, parameter in target.named_parameters():
-                if parameter.requires_grad:
-                    decays = name in decayed and "balance." not in name and parameter.ndim > 0
-                    decay = self.args.weight_decay if decays else 0.0
-                    groups[(self._learning_rate_of(name, parameter), decay)].append(parameter)
-            # the generator's rate comes first: it is the one that is logged
-            ordered = sorted(groups.items(), key=lambda group: group[0][0] != self.args.learning_rate)
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
-            self.optimizer = kind(
-                [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in ordered],
-                **settings,
-            )
+            groups = weight_groups(target, self.args, self.get_decay_parameter_names(target))
+            with explained("optim", self.args.optim):
+                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
+                self.optimizer = kind(groups, **settings)
         return self.optimizer
 
-    def _learning_rate_of(self, name: str, parameter: nn.Parameter) -> float:
-        if "balance." in name or ("retrieval." in name and parameter.ndim == 0):
-            return self.args.lambda_learning_rate
-        if "sentence_encoder." in name:
-            return self.args.sentence_encoder_learning_rate
-        if "generator." in name and "encoder." in name.split("generator.", 1)[1].split("decoder.")[0]:
-            rate = self.args.encoder_learning_rate
-            return self.args.learning_rate if rate is None else rate
-        return self.args.learning_rate
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As in `Trainer`; raises LagamcError where its settings do not suit."""
+        with explained("lr_scheduler_type", self.args.lr_scheduler_type):
+            return super().create_scheduler(num_training_steps, optimizer)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in `Trainer`, which would take the settings of the checkpoint without a word."""
+        asked = lasting_settings(self.optimizer)
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise other_optimizer(str(checkpoint), str(error)) from error
+        check_resumed(asked, lasting_settings(self.optimizer), str(checkpoint))
 
     # evaluation
 

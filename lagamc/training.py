@@ -18,7 +18,14 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_see
 from lagamc.artifact import ArtifactConfig, check_own, save_artifact
 from lagamc.backbones import check_lengths
 from lagamc.cards import render_card
-from lagamc.checkpoints import METRICS_FILE, check_labels, check_settings, checkpoint_to_resume, clear
+from lagamc.checkpoints import (
+    ADAPTER_SETTINGS,
+    METRICS_FILE,
+    check_labels,
+    check_settings,
+    checkpoint_to_resume,
+    clear,
+)
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import Example
@@ -124,7 +131,7 @@ def build_model(
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
             and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
             "sentence_encoder_share": model_arguments.sentence_encoder_share,
-            "lora_rank": model_arguments.lora_rank if lora else None,
+            **{name: getattr(model_arguments, name) if lora else None for name in ADAPTER_SETTINGS},
             "trainable_parameters": trainable,
             "total_parameters": total,
         },
@@ -323,6 +330,8 @@ def _truth(examples: Sequence[Example], bank: LabelBank) -> np.ndarray:
 
 
 def _check_output(folder: str) -> None:
+    if not folder.strip():
+        raise LagamcError(f"output_dir: expected a folder to write the model to, found {folder!r}")
     path = Path(folder).absolute()
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():

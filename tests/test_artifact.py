@@ -372,7 +372,22 @@ def break_json(path: Path) -> None:
             lambda path: edit_json(path, loss={"retrieval_pooling": "x"}),
             "retrieval_pooling: expected one of .*found 'x'",
         ),
-        (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number, found -3"),
+        (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number .*found -3"),
+        (lambda path: edit_json(path, untrained="late"), r"untrained: expected list\[str\], found 'late'"),
+        (lambda path: edit_json(path, label_counts={"late": None}), "label_counts: expected"),
+        (lambda path: edit_json(path, label_counts={"late": 10**30}), "label_counts: expected"),
+        (lambda path: edit_json(path, figures={"evaluation": []}), r"'evaluation', found \[\]"),
+        (lambda path: edit_json(path, prompt={"instruction": None}), "prompt: instruction: expected str, found None"),
+        (lambda path: edit_json(path, thresholds={"overall": float("nan")}), r"from 0 to 1, found \[nan\]"),
+        (lambda path: edit_json(path, calibration={"fast": {"bias": 10**400}}), "calibration: bias: expected float"),
+        (
+            lambda path: edit_json(path, calibration={"accurate": {"weights": [1.0] * 7}}),
+            "expected 3 weights of accurate scores, found 7 and 0",
+        ),
+        (
+            lambda path: edit_json(path, tuned={}, calibration={"fast": {"weights": [1.0] * 3}}),
+            "expected 2 weights of fast scores, found 3 and 0",
+        ),
         (break_json, "cannot be read"),
     ],
 )

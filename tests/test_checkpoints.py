@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,6 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def run(trained_t5: Trained, tmp_path: Path) -> Path:
     """The folder of a run that was killed behind its checkpoints 15 and 30."""
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(trained_t5.folder, folder)
     (folder / "metrics.json").unlink()
@@ -67,6 +66,25 @@ def test_a_state_that_is_cut_short(run: Path) -> None:
         checkpoint_to_resume(str(run / "checkpoint-30"), run, print)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("trainer_state.json", b"[]", "cannot be read"),
+        ("trainer_state.json", b'{"zzz": 1}', "cannot be read"),
+        ("trainer_state.json", b"\xff\xfe", "cannot be read"),
+        ("trainer_state.json", b"[" * 100_000, "cannot be read"),
+        ("trainer_state.json", b"{}", "tells no step"),
+        ("optimizer.pt", b"PK\x03\x04", "is cut short"),
+        ("scheduler.pt", b"", "is cut short"),
+    ],
+)
+def test_a_damaged_state_is_passed_over(run: Path, name: str, content: bytes, reason: str) -> None:
+    (run / "checkpoint-30" / name).write_bytes(content)
+    said: list[str] = []
+    assert checkpoint_to_resume("true", run, said.append) == run / "checkpoint-15"
+    assert f"its {name} {reason}" in said[0]
+
+
 def test_without_any_checkpoint_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
     said: list[str] = []
     assert checkpoint_to_resume("true", tmp_path, said.append) is None
@@ -101,6 +119,11 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        (["--lora_alpha", "5"], "another lora_alpha (none, now 5)"),
+        (["--lora_targets", "q"], "another lora_targets (none, now q)"),
+        (["--learning_rate", "0.5"], "initial_lr 0.02, now 0.5"),
+        (["--lambda_learning_rate", "0.02", "--weight_decay", "0.1"], "weight_decay 0.0, now 0.1"),
+        (["--optim", "adafactor"], "was set up in another way"),
         (["--lambda_mode", "fixed"], "another lambda_mode (learnable, now fixed)"),
         (["--retrieval_weight", "0"], "another retrieval_weight (above 0, now 0)"),
         (["--retrieval_readers", "generator"], "another retrieval_readers (both, now generator)"),
@@ -117,6 +140,14 @@ def test_other_trained_weights_are_no_continuation(
     with pytest.raises(LagamcError, match=re.escape(expected)):
         train_quickly(trained_t5.base, tiny_encoder, session_data, run, "--resume_from_checkpoint", "true", *settings)
     assert len(checkpoints(run)) == 2
+
+
+def test_another_base_model_is_no_continuation(
+    run: Path, trained_t5: Trained, tiny_encoder: Path, session_data: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(trained_t5.base, tmp_path / "other-model")
+    with pytest.raises(LagamcError, match=r"another model_name_or_path \(.*, now other-model\)"):
+        train_quickly(other, tiny_encoder, session_data, run, "--resume_from_checkpoint", "true")
 
 
 @pytest.mark.slow

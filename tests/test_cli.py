@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -174,6 +176,34 @@ def test_internal_failure_is_exit_code_1_with_a_traceback(
     assert "Traceback" in text
     assert "wires" in text
     assert "a failure of lagamc, not of your input" in text
+
+
+def test_what_the_output_has_no_characters_for(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "na\u00efve"}\n', encoding="utf-8")
+    line = '{"id": "1", "labels": [], "scores": {}, "generated": ""}\n'
+    (tmp_path / "out.jsonl").write_text(line, encoding="utf-8")
+    words = ["show", str(tmp_path / "out.jsonl"), "--input", str(tmp_path / "in.jsonl")]
+    done = subprocess.run(
+        [sys.executable, "-m", "lagamc.cli", *words],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "na\\xefve" in done.stdout
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENAMETOOLONG])
+def test_what_the_system_refuses_is_no_failure_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "there")
+
+    monkeypatch.setitem(cli.COMMANDS, "show", refuse)
+    assert main(["show"]) == 2
+    assert f"error: there: {os.strerror(number)}" in capsys.readouterr().err
 
 
 def test_an_environment_without_the_packages_is_said(

@@ -186,7 +186,9 @@ def test_lora_with_a_named_model() -> None:
     assert parse_arguments(["--data_dir", "d", "--model_name_or_path", "m", "--lora", "true"])[0].lora is True
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "data_dir: data\n\tlora_rank: 3", "a: b: c", "seed: 1\nseed: 2"])
+@pytest.mark.parametrize(
+    "text", ["a: [1, 2", "data_dir: data\n\tlora_rank: 3", "a: b: c", "seed: 1\nseed: 2", "seed: !!int abc"]
+)
 def test_bad_yaml(tmp_path: Path, text: str) -> None:
     path = config(tmp_path, text)
     found = message("--config", path)

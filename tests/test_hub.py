@@ -335,7 +335,7 @@ def test_a_download_that_breaks_off_is_said_and_taken_up_again(
     hub.cut(WEIGHTS, 100, times=9)
     message = refusal()
     assert "the transfer of you/shop broke off" in message
-    assert "run it again: files that are complete are not fetched again" in message
+    assert "run it again: files that are complete are not transferred again" in message
     hub.cuts.clear()
     before = {*hub.fetched()} - {WEIGHTS}
     hub.requests.clear()

@@ -73,6 +73,12 @@ def test_label_without_description(description: object) -> None:
         LabelBank({"late": description, "b": "Something"})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize("bad", [{"x\ud800": "Something"}, {"late": "Some\ud800thing"}])
+def test_half_a_character(bad: dict[str, str]) -> None:
+    with pytest.raises(LagamcError, match="holds half a character"):
+        LabelBank(bad)
+
+
 @pytest.mark.parametrize("name", ["", "  ", 3])
 def test_empty_name(name: object) -> None:
     with pytest.raises(LagamcError, match="label name is empty or not a string"):

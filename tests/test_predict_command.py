@@ -100,6 +100,8 @@ def test_weights_in_bfloat16(predict: Callable[..., int], classifier: LagamcClas
         (["--decide_by", "generated", "--threshold", "0.5"], "--threshold picks labels by their scores"),
         (["--output", "-", "--resume"], "resume: needs an input and an output file, found '-'"),
         (["--labels", "gone.json"], "gone.json"),
+        (["--output", "out.csv"], "predictions are written as JSONL, found the ending '.csv'"),
+        (["--text_column", "Text"], "name the column of the text with --text_column"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -93,11 +93,13 @@ def test_pictures_are_there() -> None:
     assert [picture for picture in pictures if not (ROOT / picture).is_file()] == []
 
 
-def test_python_example(trained_t5: Trained) -> None:
+def test_python_example(trained_t5: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     code = blocks("python")[0].replace("outputs/demo", str(trained_t5.folder))
     names: dict[str, object] = {}
     exec(code, names)
-    assert "parking" in names["wider"].bank  # type: ignore[attr-defined]
+    assert LabelBank.from_json("outputs/wider/labels.json") == names["wider"].bank  # type: ignore[attr-defined]
+    assert {"parking", "praise"} & set(LabelBank.from_json("outputs/wider/labels.json")) == {"parking"}
 
 
 def test_publishing_example(trained_t5: Trained, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

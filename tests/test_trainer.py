@@ -203,6 +203,22 @@ def test_learning_rates_by_part(
     assert seen == {1e-3, 2e-3, 3e-3, 4e-3}
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("adam_beta1", 5.0, "optim"),
+        ("warmup_steps", float("nan"), "lr_scheduler_type"),
+        ("lr_scheduler_type", "cosine_with_min_lr", "lr_scheduler_type"),
+        ("lr_scheduler_kwargs", {"zzz": 1}, "lr_scheduler_type"),
+    ],
+)
+def test_settings_that_an_optimizer_does_not_take(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path, setting: str, value: object, named: str
+) -> None:
+    with pytest.raises(LagamcError, match=f"{named} .* cannot be set up as it is asked for"):
+        make_trainer(make_model(tiny_t5), tmp_path, **{setting: value}).create_optimizer_and_scheduler(10)
+
+
 def test_the_generators_encoder_follows_the_generator_unless_told(
     make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
 ) -> None:
