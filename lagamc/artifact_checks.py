@@ -36,11 +36,13 @@ def config_problems(config: ArtifactConfig) -> list[str]:
     wrong = [f"{part}: {text}" for part, ones in parts.items() for one in ones for text in _wrong_types(one)]
     if wrong:
         return wrong
-    for name in ("max_input_length", "max_response_length", "beam", "window_stride"):
-        least = 0 if name == "window_stride" else 1
-        if getattr(config, name) < least:
-            wrong.append(f"{name}: expected a whole number of at least {least}, found {getattr(config, name)!r}")
-    limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values()) if not 0 <= limit <= 1]
+    for name in ("max_input_length", "max_response_length", "beam"):
+        if getattr(config, name) < 1:
+            wrong.append(f"{name}: expected a whole number above 0, found {getattr(config, name)!r}")
+    if config.window_stride < 0:
+        wrong.append(f"window_stride: expected a whole number, found {config.window_stride!r}")
+    limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values())]
+    limits = [limit for limit in limits if not (isinstance(limit, float) and 0 <= limit <= 1)]
     if limits:
         wrong.append(f"thresholds: expected numbers from 0 to 1, found {limits!r:.60}")
     factors = [number for c in calibrations.values() for number in c.numbers() if not math.isfinite(number)]

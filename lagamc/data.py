@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
-from lagamc.rows import is_encodable, read_rows
+from lagamc.rows import NO_TEXT, is_encodable, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,7 +75,7 @@ def parse_example(
         raise LagamcError(f"{where}: expected a string or a number in {columns.id!r}, found {found}")
     for name, value in ((columns.text, text), (columns.id, str(identity))):
         if not is_encodable(value):
-            raise LagamcError(f"{where}: {name!r} holds half a character (a lone surrogate), which is no text")
+            raise LagamcError(f"{where}: {name!r} {NO_TEXT}")
     labels: tuple[str, ...] = ()
     if bank is not None:
         labels = _parse_labels(row, where, columns, bank)
@@ -101,7 +101,7 @@ def parse_label_names(row: dict[str, Any], where: str, columns: Columns) -> list
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise LagamcError(f"{where}: expected a list of label names in {columns.labels!r}, found {value!r:.60}")
     if not all(map(is_encodable, value)):
-        raise LagamcError(f"{where}: {columns.labels!r} holds half a character (a lone surrogate), which is no text")
+        raise LagamcError(f"{where}: {columns.labels!r} {NO_TEXT}")
     return list(dict.fromkeys(value))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
-from lagamc.rows import is_encodable
+from lagamc.rows import NO_TEXT, is_encodable
 
 NEAR_DUPLICATE_SIMILARITY = 0.9
 _SENTENCE_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
@@ -53,7 +53,7 @@ class LabelBank(Mapping[str, str]):
             if not isinstance(name, str) or not name.strip():
                 problems.append(f"a label name is empty or not a string: {name!r}")
             elif not all(is_encodable(part) for part in (name, description) if isinstance(part, str)):
-                problems.append(f"label {name!r} holds half a character (a lone surrogate), which is no text")
+                problems.append(f"label {name!r} {NO_TEXT}")
             elif not isinstance(description, str) or not strip_final_stop(description):
                 problems.append(
                     f"label {name!r} has no description (found {description!r}); write a sentence that describes it"
@@ -269,7 +269,7 @@ class LabelBank(Mapping[str, str]):
         return LabelBank({name: name for name in self})
 
     def _require(self, names: Iterable[str]) -> None:
-        unknown = sorted({str(name) for name in names if name not in self.names})
+        unknown = sorted({str(name) for name in names if not (isinstance(name, str) and name in self)})
         if unknown:
             raise LagamcError(f"labels {unknown} are not in the bank; it holds {self.names}")
 

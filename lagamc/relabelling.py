@@ -40,10 +40,11 @@ def relabelled(
     if isinstance(remove, str) or not isinstance(remove, Iterable):
         raise LagamcError(f"with_labels: expected a list of labels to remove, found {remove!r:.60}")
     remove = list(remove)
-    unknown = [name for name in remove if name not in old.names]
+    unknown = [name for name in remove if not (isinstance(name, str) and name in old)]
     if unknown:
         raise LagamcError(f"with_labels: {unknown[0]!r} is no label of the bank {old.names[:12]}")
-    bank = LabelBank({**{name: text for name, text in old.items() if name not in remove}, **descriptions})
+    gone = set(remove)
+    bank = LabelBank({**{name: text for name, text in old.items() if name not in gone}, **descriptions})
     codec = ResponseCodec(bank, model.tokenizer, config.label_order, config.label_counts)
     longest = max(len(ids) for ids in codec.token_ids) + 1
     check_lengths(model.backbone, config.max_input_length, longest)

@@ -105,6 +105,9 @@ def parse_json_row(line: str, where: str) -> Row:
     return row
 
 
+NO_TEXT = "holds half a character (a lone surrogate), which is no text"  # what is not encodable
+
+
 def is_encodable(text: str) -> bool:
     """Whether a string can be written as UTF-8: one with a lone surrogate cannot."""
     try:

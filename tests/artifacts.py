@@ -48,6 +48,10 @@ def write_data(folder: Path, splits: tuple[str, ...] = ("train", "dev", "test"))
     return folder
 
 
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
 def train_quickly(base: Path, encoder: Path, data: Path, output: Path, *more: str) -> Trained:
     """A few steps of training with LoRA, unless `more` says otherwise."""
     settings = ["--model_name_or_path", str(base), "--sentence_encoder", str(encoder), "--data_dir", str(data)]
