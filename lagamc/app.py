@@ -96,10 +96,8 @@ class LabelPage:
         return self._with_labels(tuple(_labels_of(rows, self.classifier.bank).items()))
 
     def _make_classifier(self, labels: tuple[tuple[str, str], ...]) -> LagamcClassifier:
-        bank, wanted = self.classifier.bank, LabelBank(dict(labels))
-        if dict(wanted) == dict(bank):
-            return self.classifier
-        return self.classifier.with_labels(wanted, remove=[name for name in bank if name not in wanted])
+        bank = LabelBank(dict(labels))
+        return self.classifier if dict(bank) == dict(self.classifier.bank) else self.classifier.with_bank(bank)
 
     def answer(self, text: str | None, rows: Rows) -> Answer:
         """Predicts one text.

@@ -185,6 +185,10 @@ class LagamcClassifier:
         model, config = relabelled(self.model, self.config, self.rules, descriptions, remove)
         return LagamcClassifier(model, config, str(self.device))
 
+    def with_bank(self, bank: LabelBank) -> LagamcClassifier:
+        """A classifier with the labels of a bank and no others, in other respects as `with_labels`."""
+        return self.with_labels(bank, remove=[name for name in self.bank if name not in bank])
+
     def predict(
         self,
         texts: Sequence[str],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import io
-import json
 import logging
 import os
 import sys
@@ -68,7 +67,6 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         help="a bad row stops the run, or goes to OUTPUT.errors.jsonl with its line and the reason",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped, if there is one")
-    parser.add_argument("--labels", metavar="FILE", help="label bank in place of the model's; nothing is retrained")
     parser.add_argument(
         "--decide_by",
         default="scores",
@@ -81,10 +79,6 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         help="probabilities by generator and encoders, by the encoders alone, or none, which decides by the generated "
         "descriptions; default: the better of the first two on the development rows",
     )
-    parser.add_argument(
-        "--goal", metavar="GOAL", help="take the thresholds tuned for micro_f1, macro_f1, precision>=x"
-    )
-    parser.add_argument("--threshold", type=_probability, help="one probability for all labels in place of tuned ones")
     parser.add_argument("--top_k", type=positive, help="at most so many labels; alone, exactly the most probable ones")
     parser.add_argument(
         "--decoding",
@@ -92,27 +86,16 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
         help="how descriptions are written; default: the model's",
     )
     parser.add_argument(
-        "--window_stride",
-        type=_count,
-        metavar="TOKENS",
-        help="read texts longer than the model's input in windows that begin so far apart; 0: cut them; default: the "
-        "model's setting",
-    )
-    parser.add_argument(
         "--batch_size", type=_batch_size, default="auto", help="texts computed at a time; auto: halved out of memory"
     )
-    parser.add_argument(
-        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights in memory"
-    )
-    _add_device(parser)
+    _add_prediction_settings(parser)
     options = parser.parse_args(arguments)
     if options.input != "-" and not os.path.isfile(options.input):
         raise LagamcError(f"{options.input}: no such input file")
     decided = [name for name in ("goal", "threshold", "top_k") if getattr(options, name) is not None]
     if decided and (options.decide_by == "generated" or options.scores == "none"):
         raise LagamcError(f"--{decided[0]} picks labels by their scores, which are not asked for here; leave it out")
-    if {"goal", "threshold"} <= set(decided):
-        raise LagamcError("--threshold takes the place of the thresholds tuned for a --goal; give one of the two")
+    _check_thresholds(options)
 
     from lagamc.streaming import predict_from_options
 
@@ -130,55 +113,21 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     parser.add_argument("--unlabelled", default="keep", choices=("error", "keep", "drop"), help="rows without labels")
     parser.add_argument("--batch_size", type=positive, default=32, help="texts computed at a time")
     parser.add_argument("--scores", choices=("accurate", "fast"), help="how labels are scored; default: the model's")
-    parser.add_argument("--goal", metavar="GOAL", help="thresholds tuned for micro_f1, macro_f1 or precision>=x")
     parser.add_argument(
         "--tune",
         action="store_true",
         help="calibrate and tune the thresholds on these examples first; write them into the model folder and card",
     )
-    _add_device(parser)
+    _add_prediction_settings(parser)
     options = parser.parse_args(arguments)
+    if options.tune and options.labels:
+        raise LagamcError("--tune writes into the model, whose labels are its own; leave out --labels or --tune")
+    _check_thresholds(options)
 
-    from lagamc.artifact import LABELS_FILE, find_artifact, read_config, write_background, write_config
-    from lagamc.cards import rewrite_card
-    from lagamc.classifier import LagamcClassifier
-    from lagamc.data import Columns, read_examples
-    from lagamc.labels import LabelBank
-    from lagamc.training import evaluate as run
+    from lagamc.evaluation import evaluate_from_options
 
     quiet_libraries()
-    source = find_artifact(options.model)
-    if options.tune and source.commit is not None:
-        raise LagamcError(
-            f"{source}: --tune writes into the model's folder, and this model is on the Hub; tune in Python instead "
-            "(`classifier.tune`), and save it or push it to a repo of your own"
-        )
-    with source.named():
-        read_config(source.folder)
-        bank = LabelBank.from_json(source.folder / LABELS_FILE)
-    columns = Columns(options.text_column, options.labels_column)
-    examples = read_examples(options.file, bank, columns, options.unlabelled)
-    with source.named():
-        classifier = LagamcClassifier.from_pretrained(source.folder, options.device)
-    settings = {"batch_size": options.batch_size, "progress": "evaluating"}
-    figures = {}
-    if options.tune:
-        texts, labels = [e.text for e in examples], [e.labels for e in examples]
-        figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
-        config = classifier.current_config()
-        try:
-            if not rewrite_card(source.folder, config, bank):
-                print(
-                    f"warning: {source.folder}: the model card was changed by hand and is left as it is; the figures "
-                    "and thresholds in it are those from before",
-                    file=sys.stderr,
-                )
-            write_background(source.folder, classifier.model.background)
-            write_config(source.folder, config)
-        except OSError as error:
-            raise LagamcError(f"{source.folder}: thresholds cannot be written ({error.strerror})") from error
-    figures |= run(classifier, examples, scores=options.scores, goal=options.goal, **settings)
-    print(json.dumps(figures, indent=1, ensure_ascii=False))
+    evaluate_from_options(options)
 
 
 def show(arguments: Sequence[str], prog: str = "lagamc show") -> None:
@@ -383,6 +332,28 @@ def _port(text: str) -> int:
     if not 0 < value < 2**16:
         raise argparse.ArgumentTypeError(f"expected 1 to {2**16 - 1}, found {text}")
     return value
+
+
+def _add_prediction_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--labels", metavar="FILE", help="label bank in place of the model's; nothing is retrained")
+    parser.add_argument("--goal", metavar="GOAL", help="thresholds tuned for micro_f1, macro_f1 or precision>=x")
+    parser.add_argument("--threshold", type=_probability, help="one probability for all labels in place of tuned ones")
+    parser.add_argument(
+        "--window_stride",
+        type=_count,
+        metavar="TOKENS",
+        help="read texts longer than the model's input in windows that begin so far apart; 0: cut them; default: the "
+        "model's setting",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights in memory"
+    )
+    _add_device(parser)
+
+
+def _check_thresholds(options: argparse.Namespace) -> None:
+    if options.goal is not None and options.threshold is not None:
+        raise LagamcError("--threshold takes the place of the thresholds tuned for a --goal; give one of the two")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

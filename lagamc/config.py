@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
+from accelerate.utils import DynamoBackend
+from torch.utils.checkpoint import checkpoint
 from transformers import HfArgumentParser
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
@@ -21,6 +24,20 @@ from lagamc.thresholds import wanted_precision
 from lagamc.training_args import LagamcTrainingArguments
 
 # arguments of `transformers` that would be ignored, or fail later
+# what the training arguments may be where they are set
+TRAINING_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("learning_rate", "encoder_learning_rate"), (0, 1)),
+    **dict.fromkeys(("sentence_encoder_learning_rate", "lambda_learning_rate"), (0, 1)),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, 10**6)),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "warmup_steps"), (0, 10**9)),
+    "num_train_epochs": (1e-6, 1e6),
+    "gradient_accumulation_steps": (1, 10**6),
+    "weight_decay": (0, 10),
+    "max_grad_norm": (0, 1e9),
+    "dataloader_num_workers": (0, 1000),
+    "early_stopping_patience": (0, 10**9),
+}
 UNSUPPORTED = (
     *("label_smoothing_factor", "prediction_loss_only", "remove_unused_columns", "batch_eval_metrics"),
     *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
@@ -335,22 +352,19 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
 
 def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTrainingArguments | None:
     fields = {f.name: values[f.name] for f in dataclasses.fields(LagamcTrainingArguments) if f.init}
-    problems += _not_between("learning_rate", fields["learning_rate"], 0.0, 1.0)
-    problems += _not_between("num_train_epochs", fields["num_train_epochs"], 1e-6, 1e6)
-    problems += _not_between("per_device_eval_batch_size", fields["per_device_eval_batch_size"], 1, 10**6)
-    problems += _not_between("gradient_accumulation_steps", fields["gradient_accumulation_steps"], 1, 10**6)
-    problems += _not_between("seed", fields["seed"], 0, 2**32 - 1)
-    problems += _not_between("weight_decay", fields["weight_decay"], 0.0, 10.0)
-    problems += _not_between("dataloader_num_workers", fields["dataloader_num_workers"], 0, 1000)
-    for name in ("encoder_learning_rate", "sentence_encoder_learning_rate", "lambda_learning_rate"):
+    for name, (low, high) in TRAINING_RANGES.items():
         if fields[name] is not None:
-            problems += _not_between(name, fields[name], 0.0, 1.0)
+            problems += _not_between(name, fields[name], low, high)
+    if fields["max_steps"] != -1:
+        problems += _not_between("max_steps", fields["max_steps"], 1, 10**9)
+    if fields["torch_compile_backend"] is not None:
+        backends = [backend.lower() for backend in DynamoBackend.list()]
+        problems += _outside("torch_compile_backend", fields["torch_compile_backend"], backends)
     if fields["fp16"] or fields["bf16"]:
         problems.append("fp16, bf16: precision is set in accelerate_config.yaml alone (mixed_precision)")
     for name in UNSUPPORTED:
         if fields[name]:
             problems.append(f"{name}: is not supported by this trainer")
-    problems += _not_between("per_device_train_batch_size", fields["per_device_train_batch_size"], 1, 10**6)
     try:
         wanted_precision(fields["threshold_goal"])
     except LagamcError as error:
@@ -358,9 +372,7 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
     for name, instead in INSTEAD.items():
         if fields[name] is not None:
             problems.append(f"{name}: set {instead}")
-    patience = fields["early_stopping_patience"]
-    problems += _not_between("early_stopping_patience", patience, 0, 10**9)
-    if patience and str(fields["eval_strategy"]) == "no":
+    if fields["early_stopping_patience"] and str(fields["eval_strategy"]) == "no":
         problems.append("early_stopping_patience: needs evaluations, and eval_strategy is no")
     try:
         training = LagamcTrainingArguments(**fields)
@@ -369,6 +381,9 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         problems.append(str(error))
         return None
+    known = inspect.signature(checkpoint).parameters
+    for name in training.gradient_checkpointing_kwargs or {}:  # a string of JSON before
+        problems += [] if name in known else [f"gradient_checkpointing_kwargs: {name!r} is none of torch's"]
     return training
 
 

@@ -69,6 +69,8 @@ def parse_example(
     if not isinstance(text, str) or not text.strip():
         found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
         raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
+    if columns.id not in row and columns.id != Columns.id:
+        raise LagamcError(f"{where}: expected a column {columns.id!r} with the id, found {sorted(map(str, row))}")
     identity = row.get(columns.id)
     if isinstance(identity, (list, dict, bool)):
         found = f"{type(identity).__name__} ({identity!r:.40})"

@@ -6,12 +6,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lagamc.csv_rows import read_csv_rows
 from lagamc.errors import LagamcError
-from lagamc.rows import NO_TEXT, is_encodable
+from lagamc.rows import NO_TEXT, is_encodable, without_repeats
 
 NEAR_DUPLICATE_SIMILARITY = 0.9
 _SENTENCE_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
@@ -129,21 +130,14 @@ class LabelBank(Mapping[str, str]):
         """Reads `{"label": "description", ...}`; a name that stands twice is an error."""
         path = Path(path)
 
-        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            seen: dict[str, Any] = {}
-            for key, value in pairs:
-                if key in seen:
-                    raise LagamcError(f"{path}: the label {key!r} stands twice; keep one of them")
-                seen[key] = value
-            return seen
-
+        text = _read_text(path)
         try:
-            descriptions = json.loads(_read_text(path), object_pairs_hook=unique)
+            descriptions = json.loads(text, object_pairs_hook=partial(without_repeats, noun="label"))
         except json.JSONDecodeError as error:
             raise LagamcError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+        except LagamcError as error:
+            raise LagamcError(f"{path}: {error}") from error
         except (RecursionError, ValueError) as error:
-            if isinstance(error, LagamcError):
-                raise
             raise LagamcError(f"{path}: not valid JSON ({type(error).__name__}: {error})") from error
         return cls(descriptions, source=str(path))
 

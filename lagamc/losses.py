@@ -14,6 +14,7 @@ SEMANTIC_FORMS = ("none", "response", "description", "contrastive")
 LAMBDA_MODES = ("learnable", "fixed", "uncertainty")
 RETRIEVAL_READERS = ("generator", "both")  # the generator's encoder, or it and the sentence encoder
 RETRIEVAL_POOLING = ("mean", "attention")
+LABELS_AT_A_TIME = 1024  # whose own readings of the texts are in memory at once
 
 
 @dataclass
@@ -200,12 +201,16 @@ class LabelRetrieval(nn.Module):
             present = attention_mask[..., None].to(states.dtype)
             cosine = cosines(projected((states * present).sum(1) / present.sum(1).clamp_min(1)))
         else:
-            tokens = projected(states)
-            nearness = cosines(tokens) * self.log_sharpness.exp()
-            padding = attention_mask[..., None] == 0
-            weights = nearness.masked_fill(padding, torch.finfo(nearness.dtype).min).softmax(dim=1)
-            read = torch.einsum("rtl,rth->rlh", weights.to(tokens.dtype), tokens)
-            cosine = (F.normalize(read, dim=-1) * unit).sum(-1)
+            tokens, sharpness = projected(states), self.log_sharpness.exp()
+            unit_tokens, padding = F.normalize(tokens, dim=-1), attention_mask[..., None] == 0
+
+            def read_for(labels: Tensor) -> Tensor:
+                nearness = (unit_tokens @ labels.T) * sharpness
+                weights = nearness.masked_fill(padding, torch.finfo(nearness.dtype).min).softmax(dim=1)
+                read = torch.einsum("rtl,rth->rlh", weights.to(tokens.dtype), tokens)
+                return (F.normalize(read, dim=-1) * labels).sum(-1)
+
+            cosine = torch.cat([read_for(labels) for labels in unit.split(LABELS_AT_A_TIME)], dim=-1)
         found = [logits(cosine, self.log_scale, self.offset)]
         if self.dual is not None and texts is not None:
             found.append(logits(cosines(texts.to(bank.dtype)), **self.dual))

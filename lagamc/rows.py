@@ -93,16 +93,36 @@ def parse_json_row(line: str, where: str) -> Row:
     """One line of JSONL.
 
     Raises:
-        LagamcError: the line is not one JSON object.
+        LagamcError: the line is not one JSON object, or a key stands twice in it.
     """
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=without_repeats)
+    except LagamcError as error:
+        raise LagamcError(f"{where}: {error}") from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
         raise LagamcError(f"{where}: not valid JSON ({reason}); expected one object a line") from error
     if not isinstance(row, dict):
         raise LagamcError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row
+
+
+def without_repeats(pairs: list[tuple[str, Any]], noun: str = "key") -> Row:
+    """An object of JSON from the pairs that `object_pairs_hook` is given.
+
+    Args:
+        pairs: key and value.
+        noun: what a key is called.
+
+    Raises:
+        LagamcError: a key stands twice; `json` would take the last one.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise LagamcError(f"the {noun} {twice!r} stands twice; keep one of them")
+    return found
 
 
 NO_TEXT = "holds half a character (a lone surrogate), which is no text"  # what is not encodable

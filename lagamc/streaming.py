@@ -281,7 +281,7 @@ def predict_from_options(options: argparse.Namespace) -> None:
         with source.named():
             classifier = LagamcClassifier.from_pretrained(source.folder, device, dtype=options.dtype)
         if bank is not None:
-            classifier = classifier.with_labels(bank, remove=[name for name in classifier.bank if name not in bank])
+            classifier = classifier.with_bank(bank)
         predictor = Predictor(classifier, options.batch_size, **decisions)
         summary = job.run(predictor, window=window_size(len(classifier.bank)))
     if processes.is_main:

@@ -32,6 +32,7 @@ from lagamc.data import Example
 from lagamc.encoders import draw_back, load_sentence_encoder, pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.errors import LagamcError
+from lagamc.evaluation import measure
 from lagamc.generators import (
     LoraSettings,
     add_lora,
@@ -45,12 +46,10 @@ from lagamc.generators import (
     trainable_parameters,
 )
 from lagamc.hub import HubAccess, ModelFolder
-from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance, LossSettings
-from lagamc.metrics import FIGURES, binarise, label_metrics, multi_label_metrics, ranking_metrics
+from lagamc.metrics import FIGURES, binarise
 from lagamc.modeling import LagamcModel
 from lagamc.origins import command_line, data_origin, model_origin
-from lagamc.predictions import Prediction
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
@@ -293,16 +292,10 @@ def finish(
     return figures
 
 
-def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settings: Any) -> dict[str, Any]:
-    """Figures of a model on labelled examples: by scores and thresholds, and by the generated descriptions."""
-    predictions = classifier.predict([example.text for example in examples], **settings)
-    return measure(predictions, examples, classifier.bank)
-
-
 def _measured(
     classifier: LagamcClassifier, split: str, examples: Sequence[Example], output: str, **settings: Any
 ) -> dict[str, Any]:
-    """As `evaluate`; the rows are kept for the report."""
+    """As `evaluation.evaluate`; the rows are kept for the report."""
     predictions = classifier.predict([example.text for example in examples], **settings)
     bank = classifier.bank
     scores = np.array([[prediction.scores[name] for name in bank] for prediction in predictions])
@@ -310,23 +303,6 @@ def _measured(
     written = predictions if settings.get("generate", True) else None
     write_rows(output, split, examples, bank, scores, chosen, written)
     return measure(predictions, examples, bank)
-
-
-def measure(predictions: Sequence[Prediction], examples: Sequence[Example], bank: LabelBank) -> dict[str, Any]:
-    """The figures of `evaluate` from what was predicted."""
-    true = _truth(examples, bank)
-    scores = np.array([[p.scores[name] for name in bank] for p in predictions])
-    chosen = binarise([bank.index(p.labels) for p in predictions], len(bank))
-    figures: dict[str, Any] = {**multi_label_metrics(chosen, true), **ranking_metrics(scores, true)}
-    written = binarise([bank.index({m.label for m in p.matches if m.label}) for p in predictions], len(bank))
-    figures |= {f"generated_{k}": v for k, v in multi_label_metrics(written, true).items() if k.endswith("_f1")}
-    figures["rows"] = len(examples)
-    figures["labels"] = label_metrics(chosen, true, bank.names)
-    return figures
-
-
-def _truth(examples: Sequence[Example], bank: LabelBank) -> np.ndarray:
-    return binarise([bank.index(example.labels) for example in examples], len(bank))
 
 
 def _check_output(folder: str) -> None:

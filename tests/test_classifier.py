@@ -15,8 +15,8 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, read_examples
 from lagamc.encoders import text_pieces
 from lagamc.errors import LagamcError
+from lagamc.evaluation import evaluate
 from lagamc.predictions import Prediction
-from lagamc.training import evaluate
 from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS
 

@@ -137,6 +137,16 @@ def test_several_bad_settings_in_one_error(tmp_path: Path) -> None:
         ("window_stride", "-1", True),
         ("window_stride", "129", True),
         ("temperature", "nan", True),
+        ("max_steps", "0", True),
+        ("max_grad_norm", "nan", True),
+        ("logging_steps", "nan", True),
+        ("eval_steps", "-1", True),
+        ("data_seed", "-4", True),
+        ("torch_compile_backend", "fortran", True),
+        ("max_steps", "-1", False),
+        ("max_grad_norm", "0", False),
+        ("data_seed", "4", False),
+        ("gradient_checkpointing_kwargs", '{"use_reentrant": false}', False),
         ("lambda_initial", "0.3", False),
         ("decoder_layers", "6", False),
         ("minimum_similarity", "0.4", False),
@@ -150,6 +160,11 @@ def test_ranges(setting: str, value: str, wrong: bool) -> None:
         assert f"{setting}: expected" in message(*arguments)
     else:
         parse_arguments(arguments)
+
+
+def test_arguments_of_checkpointing_are_those_of_torch() -> None:
+    found = message("--data_dir", "demo", "--gradient_checkpointing_kwargs", '{"reentrant": false}')
+    assert "gradient_checkpointing_kwargs: 'reentrant' is none of torch's" in found
 
 
 def test_a_fixed_lambda_may_switch_a_term_off() -> None:

@@ -41,6 +41,21 @@ def test_ids_that_are_none(tmp_path: Path, identity: Any) -> None:
     assert "expected a string or a number in 'id'" in found[0].reason
 
 
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    found = list(read_inputs(write(tmp_path / "a.jsonl", '{"text": "a", "text": "b"}', {"text": "c"}), Columns()))
+    assert isinstance(found[0], BadRow)
+    assert found[0].reason == "the key 'text' stands twice; keep one of them"
+    assert isinstance(found[1], Example)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_column_of_ids_that_was_named_has_to_be_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": "a"}\n' if name == "a.jsonl" else "text\na\n", encoding="utf-8")
+    with pytest.raises(LagamcError, match=r"line \d: expected a column 'key' with the id, found \['text'\]"):
+        check_input(str(tmp_path / name), Columns(id="key"))
+    assert check_input(str(tmp_path / name), Columns()).rows == 1
+
+
 def test_reasons_are_short(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", {f"column {i}": 1 for i in range(10_000)})
     assert len(next(iter(read_inputs(source, Columns()))).reason) == 500  # type: ignore[union-attr]
