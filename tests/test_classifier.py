@@ -217,6 +217,8 @@ def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
     assert only.bank.names == ["new"]
     with pytest.raises(LagamcError, match="'gone' is no label of the bank"):
         classifier.with_labels({}, remove=["gone"])
+    with pytest.raises(LagamcError, match=r"\['late'\] is no label of the bank"):
+        classifier.with_labels({}, remove=[["late"]])  # type: ignore[list-item]
     with pytest.raises(LagamcError, match="expected a list of labels to remove, found 'late'"):
         classifier.with_labels({}, remove="late")
     assert "late" not in classifier.with_labels({}, remove=(name for name in ["late"])).bank
@@ -298,6 +300,7 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
     [
         ([], [], "expected labels for every text, found 0 texts, 0 labels"),
         (TEXTS[:2], [["late"]], "expected labels for every text, found 2 texts, 1 labels"),
+        (None, [["late"]], "tune: expected lists of texts and of their labels, found None"),
         (TEXTS[:1], [["gone"]], r"labels \['gone'\] are not in the bank"),
         (TEXTS[:1], ["late"], r"expected a list of labels, found 'late'; write \['late'\]"),
         (TEXTS[:1], [["late"]], "expected texts with 20 labels in all at least, found 1"),

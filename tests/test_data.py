@@ -264,6 +264,14 @@ def test_data_set_folder_without_splits_is_training_data(
     assert list(load_hub_splits(name)) == ["train"]
 
 
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+def test_damaged_data_set_folder(tmp_path: Path, hub_data: datasets.Dataset, name: str) -> None:
+    hub_data.save_to_disk(str(tmp_path / "data"))
+    (tmp_path / "data" / name).write_text("{", encoding="utf-8")
+    with pytest.raises(LagamcError, match=r"data set .*data': cannot be loaded"):
+        load_hub_splits(str(tmp_path / "data"))
+
+
 @pytest.mark.parametrize("value", [-1, None])
 def test_data_set_with_one_label_a_row(tmp_path: Path, bank: LabelBank, value: int | None) -> None:
     """-1 and None, which stand for a label that is not known, never become the last label."""

@@ -58,6 +58,11 @@ def test_a_label_without_examples_or_in_all_of_them_has_no_words() -> None:
     assert telling_words(["a"], [example("1 2 3", "a"), example("?!")]) == {}
 
 
+def test_addresses_of_the_web_tell_nothing() -> None:
+    texts = [example("courier https://tracker.example/parcel www.tracker.example", "late"), example("fine", "good")]
+    assert telling_words(["late"], texts * 5)["late"] == ["courier"]
+
+
 def test_skeletons_begin_with_the_name() -> None:
     found = skeleton_descriptions(["late_parcel", "broken", "gone"], EXAMPLES)
     assert found["late_parcel"].startswith("Late parcel: texts about courier")

@@ -134,6 +134,11 @@ def test_unreadable_configuration(refused: Refused, tmp_path: Path, content: str
     assert expected in refused("train", "--config", path)
 
 
+def test_output_folder_without_a_name(refused: Refused, data_dir: Path) -> None:
+    message = refused("train", "--data_dir", data_dir, "--output_dir", "")
+    assert "output_dir: expected a folder to write the model to, found ''" in message
+
+
 def test_figures_that_cannot_choose_a_checkpoint(train_on: Refused, refused: Refused, data_dir: Path) -> None:
     assert "selection_metric: expected one of ['loss', 'micro_f1'" in train_on("--selection_metric", "acuracy")
     message = refused("train", "--data_dir", data_dir, "--metric_for_best_model", "macro_f1")
