@@ -1,4 +1,4 @@
-"""The command line: what `predict` and `evaluate` print, write and refuse, help, exit codes."""
+"""The command line: what `predict` prints, writes and refuses, help, exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.cli import main
 from tests.artifacts import Trained
 from tests.commands import Refused, replace_line
-from tests.conftest import DESCRIPTIONS, ROWS
+from tests.conftest import ROWS
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ def inputs(tmp_path: Path) -> Path:
     return path
 
 
-# predict and evaluate
+# predict
 
 
 def test_predict_writes_what_the_classifier_says(
@@ -61,42 +61,6 @@ def test_predict_from_and_to_the_standard_streams(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == [row["id"] for row in ROWS]
     assert all(row["scores"] == {} for row in rows)
-
-
-def test_evaluate_prints_the_figures_of_training(
-    trained_bart: Trained, session_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["evaluate", str(trained_bart.folder), str(session_data / "test.jsonl"), "--device", "cpu"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["micro_f1"] == trained_bart.figures["test_micro_f1"]
-    assert figures["labels"] == trained_bart.figures["test_labels"]
-
-
-def test_evaluate_by_other_labels_and_one_threshold(
-    trained_t5: Trained, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bank = {**DESCRIPTIONS, "angry": "Angry: the customer is not happy"}
-    labels, rows = tmp_path / "labels.json", tmp_path / "rows.jsonl"
-    labels.write_text(json.dumps(bank), encoding="utf-8")
-    rows.write_text('{"text": "What a mess!", "labels": ["angry"]}\n', encoding="utf-8")
-    words = ["evaluate", trained_t5.folder, rows, "--labels", labels, "--threshold", "0", "--device", "cpu"]
-    assert main([str(word) for word in [*words, "--window_stride", "4"]]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert list(figures["labels"]) == list(bank)
-    assert figures["labels"]["angry"]["f1"] == 1
-    assert figures["micro_f1"] == pytest.approx(2 / (1 + len(bank)))
-
-
-def test_evaluate_refuses_settings_that_contradict(refused: Refused, trained_t5: Trained, inputs: Path) -> None:
-    words = ("evaluate", trained_t5.folder, inputs)
-    assert "leave out --labels or --tune" in refused(*words, "--tune", "--labels", inputs)
-    assert "give one of the two" in refused(*words, "--threshold", "0.5", "--goal", "micro_f1")
-
-
-def test_evaluate_on_an_unknown_label(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"text": "x", "labels": ["lost"]}\n', encoding="utf-8")
-    assert "x.jsonl, line 1: unknown label 'lost'" in refused("evaluate", trained_t5.folder, path)
 
 
 def test_predict_on_a_missing_file(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_every_command_is_known() -> None:
     doors = ("make ", "source .venv/bin/activate", "accelerate launch ", "python run_infer.py ", "lagamc ")
     assert COMMANDS
     assert [command for command in COMMANDS if not command.startswith(doors)] == []
+
+
+def test_the_layout_names_every_module_and_imports_go_down_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("imports go down this table") : text.index("`benchmarks/` holds")]
+    modules = {path.stem: path for path in (ROOT / "lagamc").glob("*.py") if path.stem != "__init__"}
+    order = [name for name in re.findall(r"`(\w+)`", table) if name in modules]
+    assert sorted(order) == sorted(modules)
+    imported = {
+        (name, statement.module.removeprefix("lagamc."))
+        for name, path in modules.items()
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("lagamc.")
+    }
+    assert [(name, other) for name, other in imported if order.index(other) > order.index(name)] == []
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])

@@ -1,0 +1,49 @@
+"""`lagamc evaluate`: its figures, other labels and thresholds, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lagamc.cli import main
+from tests.artifacts import Trained
+from tests.commands import Refused
+from tests.conftest import DESCRIPTIONS
+
+
+def test_prints_the_figures_of_training(
+    trained_bart: Trained, session_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(trained_bart.folder), str(session_data / "test.jsonl"), "--device", "cpu"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["micro_f1"] == trained_bart.figures["test_micro_f1"]
+    assert figures["labels"] == trained_bart.figures["test_labels"]
+
+
+def test_by_other_labels_and_one_threshold(
+    trained_t5: Trained, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank = {**DESCRIPTIONS, "angry": "Angry: the customer is not happy"}
+    labels, rows = tmp_path / "labels.json", tmp_path / "rows.jsonl"
+    labels.write_text(json.dumps(bank), encoding="utf-8")
+    rows.write_text('{"text": "What a mess!", "labels": ["angry"]}\n', encoding="utf-8")
+    words = ["evaluate", trained_t5.folder, rows, "--labels", labels, "--threshold", "0", "--device", "cpu"]
+    assert main([str(word) for word in [*words, "--window_stride", "4"]]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures["labels"]) == list(bank)
+    assert figures["labels"]["angry"]["f1"] == 1
+    assert figures["micro_f1"] == pytest.approx(2 / (1 + len(bank)))
+
+
+def test_settings_that_contradict(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:
+    words = ("evaluate", trained_t5.folder, tmp_path / "rows.jsonl")
+    assert "leave out --labels or --tune" in refused(*words, "--tune", "--labels", tmp_path / "labels.json")
+    assert "give one of the two" in refused(*words, "--threshold", "0.5", "--goal", "micro_f1")
+
+
+def test_on_an_unknown_label(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "x", "labels": ["lost"]}\n', encoding="utf-8")
+    assert "x.jsonl, line 1: unknown label 'lost'" in refused("evaluate", trained_t5.folder, path)
