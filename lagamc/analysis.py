@@ -11,7 +11,7 @@ import numpy as np
 from lagamc.calibration import expected_calibration_error
 from lagamc.labels import LabelBank
 from lagamc.report_data import MeasuredRows
-from lagamc.thresholds import goal_figure
+from lagamc.thresholds import counts, goal_figure
 
 RARE_SHARE = 0.15
 SCORE_GRID = np.round(np.arange(0.02, 1.0, 0.02), 2)
@@ -40,11 +40,10 @@ def similarity_sweep(rows: MeasuredRows, bank: LabelBank) -> Sweep | None:
 
 
 def _sweep(grid: np.ndarray, values: np.ndarray, true: np.ndarray) -> Sweep:
-    micro, macro = (
-        np.array([goal_figure(goal, values >= threshold, true) for threshold in grid])
-        for goal in ("micro_f1", "macro_f1")
-    )
-    return Sweep(grid, micro, macro)
+    given, right = counts(values, true, grid)
+    carried = true.sum(axis=0)
+    micro = 2 * right.sum(axis=1) / np.maximum(given.sum(axis=1) + carried.sum(), 1)
+    return Sweep(grid, micro, (2 * right / np.maximum(given + carried, 1)).mean(axis=1))
 
 
 def written_similarities(rows: MeasuredRows, bank: LabelBank) -> np.ndarray:

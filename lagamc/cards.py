@@ -30,7 +30,10 @@ def template_path() -> Path:
     """The template: in the source tree, or where the wheel puts it."""
     candidates = (
         Path(__file__).parent.parent / TEMPLATE,
-        Path(sysconfig.get_path("data")) / "share" / "lagamc" / TEMPLATE,
+        *(
+            Path(sysconfig.get_path("data", scheme)) / "share" / "lagamc" / TEMPLATE
+            for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+        ),
         Path(__file__).parent.parent / "share" / "lagamc" / TEMPLATE,  # of `pip install --target`
     )
     for path in candidates:

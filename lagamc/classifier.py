@@ -85,7 +85,7 @@ class LagamcClassifier:
             token: of the Hub; None takes that of `HF_TOKEN` or `hf auth login`, False none.
             local_files_only: takes what is in the cache and asks nobody.
             cache_dir: None is the usual cache of the Hub.
-            trust_remote_code: whether Python code that comes with the base model or the sentence encoder may run.
+            trust_remote_code: whether Python code that comes with the base model may run.
 
         Raises:
             LagamcError: there is no such model, it cannot be fetched, a part is missing, or the dtype does not suit.

@@ -120,8 +120,9 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     )
     _add_prediction_settings(parser)
     options = parser.parse_args(arguments)
-    if options.tune and options.labels:
-        raise LagamcError("--tune writes into the model, whose labels are its own; leave out --labels or --tune")
+    for name in ("labels", "window_stride"):
+        if options.tune and getattr(options, name) is not None:
+            raise LagamcError(f"--tune writes into the model, which has its own {name}; leave out --{name} or --tune")
     _check_thresholds(options)
 
     from lagamc.evaluation import evaluate_from_options
@@ -172,7 +173,7 @@ def serve(arguments: Sequence[str], prog: str = "lagamc serve") -> None:
     from lagamc.serving import serve as run
 
     quiet_libraries()
-    run(options.model, options.host, options.port, options.device, options.examples)
+    run(options.model, options.host, options.port, options.device, options.examples, options.trust_remote_code)
 
 
 def describe(arguments: Sequence[str], prog: str = "lagamc describe") -> None:
@@ -358,6 +359,9 @@ def _check_thresholds(options: argparse.Namespace) -> None:
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda, ...; default: a GPU where there is one")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="let Python code that comes with the base model run"
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class ModelArguments:
         },
     )
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Whether Python code that comes with a model of the Hub may run."}
+        default=False, metadata={"help": "Whether Python code that comes with the base model may run."}
     )
     license: str | None = field(
         default=None, metadata={"help": "Licence named in the model card, such as mit; default: the base model's."}
@@ -291,7 +291,7 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
     rest = list(arguments or [])
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", *SOURCES):
-        early.add_argument(f"--{name}")
+        early.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
     first, others = early.parse_known_args(rest)
     path = first.config
     problems: list[str] = []

@@ -40,10 +40,11 @@ def load_sentence_encoder(
 ) -> SentenceTransformer:
     """A sentence encoder from a folder or the Hub, on the CPU, without dropout and with a bound to what it reads.
 
-    Dropout would make a perfect response differ from its own target.
+    Dropout would make a perfect response differ from its own target. Code that comes with an encoder never runs: a
+    model folder could not hold it.
 
     Raises:
-        LagamcError: there is none, or its weights are no safetensors.
+        LagamcError: there is none, its weights are no safetensors, or it needs code of its own.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -60,12 +61,15 @@ def load_sentence_encoder(
             str(folder),
             device="cpu",
             local_files_only=True,
-            trust_remote_code=access is not None and access.trust_remote_code,
+            trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
         encoder_backbone(encoder).get_input_embeddings()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {first_line(error)}") from error
+        reason = first_line(error)
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code of its own, which never runs here; take one that transformers knows"
+        raise LagamcError(f"no sentence encoder can be loaded from {str(name)!r}: {reason}") from error
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

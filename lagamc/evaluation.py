@@ -62,7 +62,9 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
     columns = Columns(options.text_column, options.labels_column)
     examples = read_examples(options.file, bank, columns, options.unlabelled)
     with source.named():
-        classifier = LagamcClassifier.from_pretrained(source.folder, options.device, dtype=options.dtype)
+        classifier = LagamcClassifier.from_pretrained(
+            source.folder, options.device, dtype=options.dtype, trust_remote_code=options.trust_remote_code
+        )
     if options.labels:
         classifier = classifier.with_bank(bank)
     figures = {}

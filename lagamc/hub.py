@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
@@ -27,6 +28,8 @@ from lagamc.errors import LagamcError, without_tokens
 
 # httpx or, in newer clients, httpx2: what goes wrong below the answers of the Hub
 HTTP_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
+# an address that is none, such as one of a proxy
+BAD_ADDRESS: type[Exception] = import_module(HTTP_ERROR.__module__.partition(".")[0]).InvalidURL
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 # what is fetched of other people's models: never a pickle, code only where it is trusted, no other formats' folders
@@ -190,7 +193,7 @@ def hub_errors(
         yield
     except LagamcError:
         raise
-    except (HTTP_ERROR, OSError, ValueError, RuntimeError) as error:
+    except (HTTP_ERROR, BAD_ADDRESS, OSError, ValueError, RuntimeError) as error:
         reason = without_tokens(_reason(error, name, revision, access), access.token_in_use)
         raise LagamcError(f"{subject} {reason}") from error
 
@@ -234,6 +237,8 @@ def _reason(error: BaseException, name: str, revision: str | None, access: HubAc
         return f"{name} cannot be reached ({_say(lost)}), and it is not whole in the cache; check the connection"
     if lost is not None:
         return f"the transfer of {name} broke off ({_say(lost)}){again}"
+    if isinstance(error, BAD_ADDRESS):
+        return f"{name} cannot be reached ({_say(error)}); check HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY"
     if isinstance(error, OSError) and error.strerror:
         return f"{name} cannot be stored ({error.strerror}: {error.filename})"
     if isinstance(error, json.JSONDecodeError):

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,13 @@ class LabelBank(Mapping[str, str]):
         features = TfidfVectorizer(token_pattern=r"(?u)\w+", sublinear_tf=True).fit_transform(
             [_normalise(text) for text in self._descriptions.values()]
         )
+        names = self.names
         for start in range(0, len(self), block):
             similarities = (features[start : start + block] @ features.T).tocoo()
-            for row, column, value in zip(similarities.row, similarities.col, similarities.data, strict=True):
-                if start + row < column and value >= NEAR_DUPLICATE_SIMILARITY:
-                    yield self.names[start + row], self.names[column], float(value)
+            near = (similarities.data >= NEAR_DUPLICATE_SIMILARITY) & (start + similarities.row < similarities.col)
+            found = (part[near] for part in (similarities.row, similarities.col, similarities.data))
+            for row, column, value in zip(*found, strict=True):
+                yield names[start + row], names[column], float(value)
 
     # reading and writing
 
@@ -220,12 +222,15 @@ class LabelBank(Mapping[str, str]):
         if not isinstance(names, Iterable):
             raise LagamcError(f"expected a list of labels, found {names!r:.60}")
         names = list(names)
-        positions = {name: i for i, name in enumerate(self._descriptions)}
         try:
-            return [positions[name] for name in names]
+            return [self._positions[name] for name in names]
         except (KeyError, TypeError):  # looked for here alone: this is called for every row
             self._require(names)
             raise
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self._descriptions)}
 
     def sentences(self) -> tuple[list[str], list[int]]:
         """Every sentence of every description and, beside it, the position of the label it belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,8 +63,9 @@ def multi_label_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, fl
         predicted: (rows, labels), 0 or 1.
         true: (rows, labels), 0 or 1.
     """
-    metric = MultiLabelMetric(keep_in_memory=True)
-    result = metric.compute(predictions=predicted.astype(np.int8), references=true.astype(np.int8))
+    with tempfile.TemporaryDirectory(prefix="lagamc-") as folder:  # the usual one may not be writable
+        metric = MultiLabelMetric(keep_in_memory=True, cache_dir=folder)
+        result = metric.compute(predictions=predicted.astype(np.int8), references=true.astype(np.int8))
     assert result is not None
     return result
 

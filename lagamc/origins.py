@@ -56,8 +56,8 @@ def command_line(words: Sequence[str]) -> str | None:
         return None
     shown: list[str] = []
     for word in words[1:]:
-        secret = bool(shown) and re.fullmatch(r"--\w*_token", shown[-1]) is not None
-        shown.append("[token]" if secret else re.sub(r"^(--\w*_token)=.*", r"\1=[token]", word, flags=re.DOTALL))
+        secret = bool(shown) and re.fullmatch(r"--[\w-]*[_-]token", shown[-1]) is not None
+        shown.append("[token]" if secret else re.sub(r"^(--[\w-]*[_-]token)=.*", r"\1=[token]", word, flags=re.DOTALL))
     line = shlex.join(shown).replace(str(Path.home()) + "/", "~/")
     return without_tokens(f"{program} {line}")
 

@@ -154,7 +154,7 @@ def _draw(run: Run, gallery: _Gallery) -> None:
             "cooccurrence",
             plots.matrices(
                 [bank.names[i] for i in chosen],
-                *(analysis.cooccurrence(labels)[chosen][:, chosen] for labels in (rows.true, rows.chosen)),
+                *(analysis.cooccurrence(labels[:, chosen]) for labels in (rows.true, rows.chosen)),
             ),
             f"Of the {split} rows with the label of a line, the share that also has that of a column: true and "
             f"predicted, for {_of(chosen, bank, 'labels')}"

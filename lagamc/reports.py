@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,30 @@ def prediction_table(predictions: str | Path, inputs: str | Path, columns: Colum
     Raises:
         LagamcError: a file cannot be read, or the two do not belong together.
     """
+    bad: list[BadRow] = []
+
+    def texts() -> Iterator[Example]:
+        for row in read_inputs(str(inputs), columns):
+            if isinstance(row, Example):
+                yield row
+            else:
+                bad[:] = bad or [row]
+
     rows: list[tuple[str, str, str]] = []
-    found, read = list(read_rows(predictions)), list(read_inputs(str(inputs), columns))
-    texts = [row for row in read if isinstance(row, Example)]
-    if len(found) != len(texts):
-        bad = next((f" ({row})" for row in read if isinstance(row, BadRow)), "")
+    held = [0, 0]  # predictions, texts: all are counted, the first ones alone are kept
+    for found, example in zip_longest(read_rows(predictions), texts()):
+        held = [number + (one is not None) for number, one in zip(held, (found, example), strict=True)]
+        if found is not None and example is not None and (limit is None or len(rows) < limit):
+            number, prediction = found
+            problem = _problem(prediction, example)
+            if problem:
+                raise LagamcError(f"{predictions}, line {number}: {problem}")
+            rows.append((example.text, _labels(prediction), str(prediction["generated"]) or "(nothing)"))
+    if held[0] != held[1]:
         raise LagamcError(
-            f"{predictions}: holds {len(found)} predictions, but {inputs} holds {len(texts)} texts{bad}; "
-            "give the file the predictions were made from"
+            f"{predictions}: holds {held[0]} predictions, but {inputs} holds {held[1]} texts"
+            f"{f' ({bad[0]})' if bad else ''}; give the file the predictions were made from"
         )
-    for (number, prediction), example in list(zip(found, texts, strict=True))[:limit]:
-        problem = _problem(prediction, example)
-        if problem:
-            raise LagamcError(f"{predictions}, line {number}: {problem}")
-        rows.append((example.text, _labels(prediction), str(prediction["generated"]) or "(nothing)"))
     return table(("text", "labels", "generated descriptions"), rows)
 
 

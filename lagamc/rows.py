@@ -75,9 +75,9 @@ def scan_rows(path: str | Path, columns: list[str] | None = None) -> Iterator[tu
         return
     path = Path(path)
     ending = check_ending(path)
-    if not path.is_file():
-        raise LagamcError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, expected a file")
     try:
+        if not path.is_file():
+            raise LagamcError(f"{path}: {'is a folder, expected a file' if path.exists() else 'no such file'}")
         if ending == ".parquet":
             yield from _scan_parquet(path, columns)
             return

@@ -130,7 +130,12 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
 
 
 def serve(
-    model: str, host: str = "127.0.0.1", port: int = 7860, device: str | None = None, examples: str | None = None
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    device: str | None = None,
+    examples: str | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
     """Shows the page of a model until it is stopped.
 
@@ -140,6 +145,7 @@ def serve(
         port: to listen on.
         device: where to compute.
         examples: file of texts to choose from.
+        trust_remote_code: whether Python code that comes with the base model may run.
 
     Raises:
         LagamcError: the model or the examples cannot be read, or the address not be listened on.
@@ -147,7 +153,7 @@ def serve(
     given = None if examples is None else example_texts("", examples)  # before anything is fetched
     source = find_artifact(model)
     texts = example_texts(source.folder) if given is None else given
-    classifier = LagamcClassifier.from_pretrained(source.folder, device)
+    classifier = LagamcClassifier.from_pretrained(source.folder, device, trust_remote_code=trust_remote_code)
     title = f"LAGAMC: {source if source.commit else source.folder.resolve().name}"
     with tempfile.TemporaryDirectory(prefix="lagamc-") as folder:  # uploads and predictions go when the page does
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -26,6 +26,7 @@ from lagamc.predictions import Prediction
 from lagamc.processes import Processes, find_processes, join
 from lagamc.rows import STANDARD_STREAM, check_ending
 from lagamc.thresholds import wanted_precision
+from lagamc.training_args import use_all_cores
 from lagamc.unfinished import Part, WorkFolder
 
 WINDOW = 1024  # rows that are sorted by length at a time
@@ -257,6 +258,7 @@ def predict_from_options(options: argparse.Namespace) -> None:
     Raises:
         LagamcError: as `PredictionJob` and `LagamcClassifier` raise it.
     """
+    use_all_cores()
     processes = find_processes()
     columns = Columns(text=options.text_column, id=options.id_column)
     if options.input != STANDARD_STREAM:
@@ -279,7 +281,9 @@ def predict_from_options(options: argparse.Namespace) -> None:
     arguments = (options.input, options.output, columns, options.on_error, options.resume, identity, processes)
     with PredictionJob(*arguments) as job:
         with source.named():
-            classifier = LagamcClassifier.from_pretrained(source.folder, device, dtype=options.dtype)
+            classifier = LagamcClassifier.from_pretrained(
+                source.folder, device, dtype=options.dtype, trust_remote_code=options.trust_remote_code
+            )
         if bank is not None:
             classifier = classifier.with_bank(bank)
         predictor = Predictor(classifier, options.batch_size, **decisions)

@@ -92,7 +92,7 @@ def tune_thresholds(
     precision = wanted_precision(goal)
     if goal != "macro_f1":  # over all pairs, as if of one label
         scores, true = scores.reshape(-1, 1), true.reshape(-1, 1)
-    given, right = _counts(scores, true)
+    given, right = counts(scores, true)
     if precision is not None:
         reached = np.where(given > 0, right / np.maximum(given, 1), 1.0)[:, 0]
         below = np.flatnonzero(reached < precision)
@@ -129,8 +129,8 @@ def expected_best(scores: np.ndarray) -> np.ndarray:
     return expit(logit(np.take_along_axis(ranked, edge, axis=0)).mean(0))
 
 
-def _counts(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that are given each label at each threshold of the grid, and those of them that carry it.
+def counts(scores: np.ndarray, true: np.ndarray, grid: np.ndarray = _GRID) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are given each label at each threshold of a grid, and those of them that carry it.
 
     A call of scikit-learn for each would take minutes with a hundred labels.
 
@@ -138,8 +138,9 @@ def _counts(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarra
         twice (thresholds, labels).
     """
     carried = true.astype(bool)
-    found = [scores >= threshold for threshold in _GRID]
-    return np.array([one.sum(0) for one in found]), np.array([(one & carried).sum(0) for one in found])
+    found = [(one.sum(0), (one & carried).sum(0)) for one in (scores >= threshold for threshold in grid)]
+    given, right = zip(*found, strict=True)
+    return np.array(given), np.array(right)
 
 
 def _best(values: np.ndarray) -> float:

@@ -43,7 +43,8 @@ def suited_attention(arguments: TrainingArguments) -> AbstractContextManager[Non
 
 def use_all_cores() -> None:
     """Takes the process's share of the cores: without a GPU `accelerate launch` leaves it one thread by default."""
-    if os.environ.get("OMP_NUM_THREADS") == "1" and not torch.accelerator.is_available():
+    launched = PRECISION_VARIABLE in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and not torch.accelerator.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -88,6 +88,6 @@ class Background:
             descriptions: (labels, dimensions) unit embeddings.
         """
         texts, descriptions = texts.astype(np.float64), descriptions.astype(np.float64)
-        variance = np.einsum("ld,de,le->l", descriptions, self.covariance, descriptions)
+        variance = ((descriptions @ self.covariance) * descriptions).sum(axis=1)
         spread = np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_SPREAD)
         return (texts @ descriptions.T - descriptions @ self.mean) / spread

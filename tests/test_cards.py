@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from lagamc import cli
+from lagamc import cards, cli
 from lagamc.artifact import CARD_FILE, ArtifactConfig, read_config
 from lagamc.cards import render_card
 from lagamc.classifier import LagamcClassifier
@@ -149,6 +149,23 @@ def test_thresholds_are_shown(trained_t5: Trained, bank: LabelBank) -> None:
     rows = {line.split(" ")[1]: line for line in lines}
     assert rows["late"].endswith("| 0.77 |")
     assert rows["praise"].endswith("| 0.31 |")
+
+
+def test_the_template_of_an_installation_for_one_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "user" / "share" / "lagamc"
+    place.mkdir(parents=True)
+    (place / cards.TEMPLATE).write_text("a card", encoding="utf-8")
+    user = cards.sysconfig.get_preferred_scheme("user")
+    monkeypatch.setattr(cards, "__file__", str(tmp_path / "site-packages" / "lagamc" / "cards.py"))
+    monkeypatch.setattr(cards.sysconfig, "get_path", lambda _, scheme: tmp_path / ("user" if scheme == user else "no"))
+    assert cards.template_path() == place / cards.TEMPLATE
+
+
+@pytest.mark.parametrize("stride", [0, 16])
+def test_long_texts_are_cut_or_read_in_windows(trained_t5: Trained, bank: LabelBank, stride: int) -> None:
+    card = render_card(dataclasses.replace(trained_t5.load().config, window_stride=stride), bank)
+    assert ("are cut; what stands behind is not read" in card) is not bool(stride)
+    assert ("are read in windows" in card) is bool(stride)
 
 
 def test_collapsed_encoder_is_said(trained_t5: Trained, bank: LabelBank) -> None:

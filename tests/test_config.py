@@ -180,6 +180,9 @@ def test_one_source_of_data() -> None:
 def test_a_source_of_data_on_the_command_line_takes_the_place_of_the_files(tmp_path: Path) -> None:
     path = config(tmp_path, "data_dir: data\nlabels_file: labels.json\ndev_file: dev.jsonl\n")
     data = parse_arguments(["--config", path, "--train_file", "train.csv"])[1]
+    assert (
+        parse_arguments(["--config", path, "--train-file", "train.csv", "--labels_file", "l.csv"])[1].data_dir is None
+    )
     assert (data.data_dir, data.train_file, data.dev_file, data.labels_file) == (
         None,
         "train.csv",

@@ -39,6 +39,7 @@ def test_by_other_labels_and_one_threshold(
 
 def test_settings_that_contradict(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:
     words = ("evaluate", trained_t5.folder, tmp_path / "rows.jsonl")
+    assert "leave out --window_stride or --tune" in refused(*words, "--tune", "--window_stride", "0")
     assert "leave out --labels or --tune" in refused(*words, "--tune", "--labels", tmp_path / "labels.json")
     assert "give one of the two" in refused(*words, "--threshold", "0.5", "--goal", "micro_f1")
 

@@ -18,7 +18,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.generators import find_generator, load_config, load_generator
-from lagamc.hub import HubAccess, split_reference
+from lagamc.hub import BAD_ADDRESS, HubAccess, hub_errors, split_reference
 from tests.artifacts import Trained
 from tests.conftest import ROWS
 from tests.hub_server import READ_TOKEN, TOKEN, Hub, Repo, Tree
@@ -295,6 +295,25 @@ def test_code_of_others_runs_only_where_it_is_asked_for(hub: Hub, tiny_t5: Path,
     trusting = HubAccess(trust_remote_code=True)
     assert load_config(find_generator("them/t5", access=trusting).folder, True).model_type == "strange"
     assert (tmp_path / "ran").exists()
+
+
+def test_code_of_a_sentence_encoder_never_runs(hub: Hub, tiny_t5_encoder: Path, tmp_path: Path) -> None:
+    files: Tree = {
+        str(p.relative_to(tiny_t5_encoder)): p.read_bytes() for p in tiny_t5_encoder.rglob("*") if p.is_file()
+    }
+    modules = json.loads(files["modules.json"])
+    modules[0]["type"] = "strange.Strange"
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    hub.make("them/encoder", {**files, "modules.json": json.dumps(modules).encode(), "strange.py": code.encode()})
+    with pytest.raises(LagamcError, match="it needs Python code of its own, which never runs here"):
+        load_sentence_encoder("them/encoder", access=HubAccess(trust_remote_code=True))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_address_of_a_proxy_that_is_none() -> None:
+    said = r"cannot be reached \(Invalid port: 'abc'\); check HF_ENDPOINT, HTTP_PROXY"
+    with pytest.raises(LagamcError, match=said), hub_errors("no model:", "you/shop"):
+        raise BAD_ADDRESS("Invalid port: 'abc'")
 
 
 def test_encoders_and_generators_of_the_hub(hub: Hub, tiny_t5: Path, tiny_t5_encoder: Path) -> None:

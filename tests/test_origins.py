@@ -16,6 +16,8 @@ from lagamc.origins import command_line, data_origin, license_of, model_origin
         (["./run_train.py", "--config", "a b.yaml"], "python run_train.py --config 'a b.yaml'"),
         (["run_train.py", "--hub_token", "secret"], "python run_train.py --hub_token '[token]'"),
         (["run_train.py", "--hub_token=secret"], "python run_train.py '--hub_token=[token]'"),
+        (["run_train.py", "--hub-token", "secret"], "python run_train.py --hub-token '[token]'"),
+        (["run_train.py", "--hub-token=secret"], "python run_train.py '--hub-token=[token]'"),
         (["run_train.py", "--hub_tokn", "hf_abcdefghijk"], "python run_train.py --hub_tokn [token]"),
         (["run_train.py", "--data_dir", f"{Path.home()}/mail"], "python run_train.py --data_dir ~/mail"),
         (["ipykernel_launcher.py", "-f", "kernel.json"], None),

@@ -234,3 +234,12 @@ def test_behind_an_open_quote_a_row_needs_all_its_cells(tmp_path: Path) -> None:
         (5, {"a": "5", "b": "6"}),
         (6, {"a": "7", "b": None}),
     ]
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(LagamcError, match=r"rows\.jsonl: cannot be read \(Permission denied\)"):
+        list(read_rows(tmp_path / "rows.jsonl"))

@@ -68,13 +68,20 @@ def test_selection_metric_decides_the_direction(tmp_path: Path) -> None:
     assert arguments.greater_is_better is False
 
 
-@pytest.mark.parametrize(("set_to", "processes", "expected"), [("1", "1", 4), ("1", "2", 2), ("3", "1", 1)])
+@pytest.mark.parametrize(
+    ("launched", "set_to", "processes", "expected"),
+    [(True, "1", "1", 4), (True, "1", "2", 2), (True, "3", "1", 1), (False, "1", "1", 1)],
+)
 def test_threads_left_at_one_by_the_launcher(
-    set_to: str, processes: str, expected: int, monkeypatch: pytest.MonkeyPatch
+    launched: bool, set_to: str, processes: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = [1]
     monkeypatch.setenv("OMP_NUM_THREADS", set_to)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    if launched:
+        monkeypatch.setenv(PRECISION_VARIABLE, "no")
+    else:
+        monkeypatch.delenv(PRECISION_VARIABLE, raising=False)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
