@@ -71,7 +71,8 @@ class EncoderDecoderBackbone:
         base: Any = self.base
         states = self.read(input_ids, attention_mask).states
         # one look-up for all parts: each has a gradient of the table's size
-        given = base.get_decoder().get_input_embeddings()(base.prepare_decoder_input_ids_from_labels(labels=labels))
+        before = torch.cat([self._start(labels)[:, None], labels[:, :-1]], dim=1)
+        given = base.get_decoder().get_input_embeddings()(before.masked_fill(before < 0, self.padding_id))
         mask = (torch.cat([labels.new_ones(len(labels), 1), labels[:, :-1]], 1) >= 0).long()
 
         def logits(rows: list[int], width: int) -> Tensor:
@@ -90,8 +91,11 @@ class EncoderDecoderBackbone:
         """Reads texts, (rows, tokens)."""
         encoder = self.base.get_encoder()
         states = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)[0]
-        start = self.base.generation_config.decoder_start_token_id
-        return Reading(states, attention_mask, torch.full_like(input_ids[:, 0], start))
+        return Reading(states, attention_mask, self._start(input_ids))
+
+    def _start(self, rows: Tensor) -> Tensor:
+        """The token that a response begins behind, one a row."""
+        return torch.full_like(rows[:, 0], self.base.generation_config.decoder_start_token_id)
 
     def continued(self, reading: Reading, rows: Sequence[int], written: Sequence[Sequence[int]]) -> Tensor:
         """Logits behind the start and behind every written token, (prefixes, longest + 1, vocabulary).

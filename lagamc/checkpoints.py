@@ -7,8 +7,9 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -106,6 +107,24 @@ def clear(folder: str | Path, keep: Path | None) -> None:
             shutil.rmtree(checkpoint)
     for copy in Path(folder).glob(f"{COPY_PREFIX}*"):  # a run that was killed could not remove it
         shutil.rmtree(copy, ignore_errors=True)
+
+
+class ClearCallback(TrainerCallback):
+    """`clear` where a run begins: until then it may be refused, and an earlier one's work has to stay.
+
+    Args:
+        keep: see `clear`.
+    """
+
+    def __init__(self, keep: Path | None):
+        self.keep = keep
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Clears the output folder."""
+        if state.is_world_process_zero:
+            clear(args.output_dir or "", self.keep)
 
 
 def _with_older(named: Path | None, found: list[Path]) -> list[Path]:

@@ -255,6 +255,12 @@ class DataArguments:
                 f"expected one of data_dir, train_file or dataset_name, found {sources or 'none'}; "
                 "`--data_dir demo` trains on the built-in demonstration corpus"
             )
+        for names, needed in (
+            (("dev_file", "test_file"), not self.dataset_name),
+            (("dataset_config", "dataset_revision"), bool(self.dataset_name)),
+        ):
+            where = "with train_file or data_dir" if "dev_file" in names else "with dataset_name"
+            found += [f"{name}: expected {where} alone" for name in names if getattr(self, name) and not needed]
         if self.train_file and not self.labels_file:
             found.append("train_file needs labels_file, a JSON or CSV file with a description for each label")
         return found
@@ -362,6 +368,8 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
         problems += _outside("torch_compile_backend", fields["torch_compile_backend"], backends)
     if fields["fp16"] or fields["bf16"]:
         problems.append("fp16, bf16: precision is set in accelerate_config.yaml alone (mixed_precision)")
+    for name in ("predict_with_generate", "eval_do_concat_batches"):
+        problems += [] if fields[name] else [f"{name}: expected true, found false; evaluation needs it"]
     for name in UNSUPPORTED:
         if fields[name]:
             problems.append(f"{name}: is not supported by this trainer")

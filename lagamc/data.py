@@ -184,7 +184,7 @@ def load_hub_splits(name: str, config: str | None = None, revision: str | None =
             loaded = load_from_disk(name)
         else:
             loaded = load_dataset(name, config, revision=revision)
-    except (OSError, ValueError, KeyError, DatasetsError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError) as error:
         raise LagamcError(f"data set {name!r}: cannot be loaded ({error})") from error
     return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
 

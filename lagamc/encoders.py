@@ -62,7 +62,7 @@ def load_sentence_encoder(
             device="cpu",
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
         encoder_backbone(encoder).get_input_embeddings()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -73,6 +73,9 @@ def load_sentence_encoder(
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for name in ("dropout", "attention_dropout"):  # some keep the number and drop out by a function
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
     if (encoder.max_seq_length or VERY_LARGE_INTEGER) >= VERY_LARGE_INTEGER:  # neither model nor tokenizer has a bound
         encoder.max_seq_length = UNBOUNDED_LENGTH
     return encoder

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -184,7 +185,7 @@ def load_generator(name: str | Path, trust_remote_code: bool = False) -> PreTrai
     settings = {"use_safetensors": True, "dtype": torch.float32, "trust_remote_code": trust_remote_code}
     try:
         return quiet_load(kind, name, **settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise LagamcError(f"no generator can be loaded from {str(name)!r}: {first_line(error)}") from error
 
 
@@ -254,11 +255,16 @@ def add_lora(generator: PreTrainedModel, settings: LoraSettings, base: ModelFold
     )
     if base is not None:
         generator.name_or_path = base.name
+    head = generator.get_output_embeddings()
+    layers = [n for n, m in generator.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    names = sorted({name.rsplit(".", 1)[-1] for name in layers})
     try:
-        return get_peft_model(generator, config, revision=None if base is None else base.commit)
+        adapted = get_peft_model(generator, config, revision=None if base is None else base.commit)
     except ValueError as error:
-        names = sorted({n.rsplit(".", 1)[-1] for n, m in generator.named_modules() if isinstance(m, torch.nn.Linear)})
         raise LagamcError(f"lora_targets: expected some of {names}, found {targets}") from error
+    if generator.get_output_embeddings() is not head:
+        raise LagamcError(f"lora_targets: the output layer stays as it is; expected some of {names}, found {targets}")
+    return adapted
 
 
 def refuse_half_precision(generator_type: str, mixed_precision: str) -> None:

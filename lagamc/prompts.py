@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lagamc.errors import LagamcError
@@ -217,6 +218,12 @@ class ResponseCodec:
             other = seen.setdefault(tuple(ids), name)
             if other != name:
                 problems.append(f"the descriptions of {other!r} and {name!r} are the same in the generator's tokens")
+        for short, longer in pairwise(sorted(seen)):  # what begins with some tokens stands right behind them
+            if longer[: len(short)] == short:
+                problems.append(
+                    f"the description of {seen[short]!r} is the opening of that of {seen[longer]!r} "
+                    "in the generator's tokens; reword one of them, the end of the first could not be recognised"
+                )
         if problems:
             raise LagamcError.from_problems("label descriptions", problems)
 

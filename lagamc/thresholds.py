@@ -94,10 +94,12 @@ def tune_thresholds(
         scores, true = scores.reshape(-1, 1), true.reshape(-1, 1)
     given, right = counts(scores, true)
     if precision is not None:
-        reached = np.where(given > 0, right / np.maximum(given, 1), 1.0)[:, 0]
-        below = np.flatnonzero(reached < precision)
+        some = given[:, 0] > 0  # where nothing is given nothing was reached
+        reached = np.where(some, right[:, 0] / np.maximum(given[:, 0], 1), -1.0)
+        below = np.flatnonzero(some & (reached < precision))
         first = 0 if len(below) == 0 else int(below[-1]) + 1
-        return Thresholds(goal, float(_GRID[first] if first < len(_GRID) else _GRID[int(np.argmax(reached))]))
+        first = first if first < len(_GRID) and some[first] else int(np.argmax(reached))
+        return Thresholds(goal, float(_GRID[first]))
     by_label = 2 * right / np.maximum(given + true.sum(0), 1)  # F1; 0 where it is neither given nor true
     overall = _best(by_label.mean(1))
     per_label: dict[str, float] = {}

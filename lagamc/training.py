@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from lagamc.artifact import ArtifactConfig, check_own, save_artifact
 from lagamc.backbones import check_lengths
@@ -21,10 +21,10 @@ from lagamc.cards import render_card
 from lagamc.checkpoints import (
     ADAPTER_SETTINGS,
     METRICS_FILE,
+    ClearCallback,
     check_labels,
     check_settings,
     checkpoint_to_resume,
-    clear,
 )
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import Arguments, DataArguments, ModelArguments
@@ -57,6 +57,8 @@ from lagamc.training_args import settle_mixed_precision
 from lagamc.training_data import TrainingData, load_data
 
 logger = logging.getLogger(__name__)
+
+MOST_TEXTS = 32  # that are tuned and tested on at a time
 
 FIDELITY_LIMIT = 0.9
 
@@ -156,9 +158,6 @@ def train(arguments: Arguments) -> dict[str, Any]:
     choices = ["loss", *FIGURES, *(f"f1_{name}" for name in data.bank)]
     if training.selection_metric not in choices:
         raise LagamcError(f"selection_metric: expected one of {choices}, found {training.selection_metric!r}")
-    state.wait_for_everyone()
-    if state.is_main_process:
-        clear(training.output_dir, checkpoint)
     say("\n".join(data.report.lines))
     for warning in data.report.warnings:
         say(f"warning: {warning}")
@@ -196,7 +195,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     config.figures |= data_origin(data_arguments) | {"mixed_precision": precision}
     config.figures["command"] = command_line(sys.argv)
 
-    callbacks = []
+    callbacks: list[TrainerCallback] = [ClearCallback(checkpoint)]
     if training.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
     trainer = LagamcTrainer(
@@ -220,6 +219,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     config.figures["train_seconds"] = round(result.metrics["train_runtime"], 1)
     figures: dict[str, Any] = {}
     if state.is_main_process:
+        save_artifact(model, training.output_dir, config, render_card)  # whatever happens while it is measured
         figures = finish(trainer, model, config, data, training.threshold_goal, say)
         save_artifact(model, training.output_dir, config, render_card)
         text = json.dumps(figures, indent=1, ensure_ascii=False)
@@ -258,7 +258,8 @@ def finish(
     write_log(output, trainer.state.log_history)
     dev = data.splits["dev"]
     texts = [example.text for example in dev]
-    tuned = classifier.tune(texts, [e.labels for e in dev], goal, progress="tuning thresholds")
+    size = min(MOST_TEXTS, trainer.args.per_device_eval_batch_size)
+    tuned = classifier.tune(texts, [e.labels for e in dev], goal, size, "tuning thresholds")
     for name, value in vars(classifier.current_config()).items():
         setattr(config, name, value)
     say(
@@ -278,10 +279,10 @@ def finish(
         "train_seconds": config.figures["train_seconds"],
         "collapse": config.figures["collapse"],
     }
-    measured = _measured(classifier, "dev", dev, output, generate=False)
+    measured = _measured(classifier, "dev", dev, output, batch_size=size, generate=False)
     figures |= {f"dev_{k}": measured[k] for k in FIGURES}
     if "test" in data.splits:
-        measured = _measured(classifier, "test", data.splits["test"], output, progress="testing")
+        measured = _measured(classifier, "test", data.splits["test"], output, batch_size=size, progress="testing")
         figures |= {f"test_{k}": v for k, v in measured.items()}
         say(
             f"test: micro-F1 {measured['micro_f1']:.4f}, macro-F1 {measured['macro_f1']:.4f} "

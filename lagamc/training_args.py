@@ -98,6 +98,10 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     dataloader_pin_memory: bool = field(
         default_factory=torch.accelerator.is_available, metadata={"help": "Helps where there is a GPU."}
     )
+    ddp_timeout: int = field(
+        default=30 * 24 * 3600,
+        metadata={"help": "Seconds that processes wait for one another: the main one alone tunes and tests."},
+    )
     warmup_steps: float = field(default=0.06, metadata={"help": "Steps, or share of the steps, with rising rates."})
     logging_steps: float = field(default=20, metadata={"help": "Steps between two log lines."})
     report_to: str = field(default="none", metadata={"help": "tensorboard, trackio, ... or none."})
@@ -109,5 +113,5 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
         settle_mixed_precision()  # before `TrainingArguments` reads the variable
         use_all_cores()
         self.metric_for_best_model = self.selection_metric
-        self.greater_is_better = not self.selection_metric.endswith("loss")
+        self.greater_is_better = self.selection_metric not in ("loss", "hamming_loss")
         super().__post_init__()

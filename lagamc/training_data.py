@@ -53,9 +53,9 @@ def load_data(arguments: DataArguments) -> TrainingData:
             bank = LabelBank.from_file(arguments.labels_file)
         else:
             bank = LabelBank.from_features(found["train"].features, arguments.labels_column)
-        for split, hub_split in zip(SPLITS, ("train", "validation", "test"), strict=True):
-            if hub_split in found:
-                data = found[hub_split]
+        for split in SPLITS:
+            data = found.get("validation", found.get(split)) if split == "dev" else found.get(split)
+            if data is not None:
                 splits[split] = read_hub_split(data, name, bank, columns, arguments.unlabelled, limits[split])
     else:
         files = data_files(arguments)

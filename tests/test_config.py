@@ -167,6 +167,17 @@ def test_arguments_of_checkpointing_are_those_of_torch() -> None:
     assert "gradient_checkpointing_kwargs: 'reentrant' is none of torch's" in found
 
 
+def test_files_that_would_not_be_read() -> None:
+    found = message("--dataset_name", "them/mail", "--dev_file", "dev.jsonl")
+    assert "dev_file: expected with train_file or data_dir alone" in found
+    assert "dataset_config: expected with dataset_name alone" in message("--data_dir", "d", "--dataset_config", "x")
+
+
+@pytest.mark.parametrize("name", ["predict_with_generate", "eval_do_concat_batches"])
+def test_what_evaluation_needs(name: str) -> None:
+    assert f"{name}: expected true, found false" in message("--data_dir", "demo", f"--{name}", "false")
+
+
 def test_a_fixed_lambda_may_switch_a_term_off() -> None:
     parse_arguments(["--data_dir", "demo", "--lambda_mode", "fixed", "--lambda_initial", "1"])
     assert "lambda_initial" in message("--data_dir", "demo", "--lambda_initial", "1")

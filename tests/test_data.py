@@ -264,6 +264,13 @@ def test_data_set_folder_without_splits_is_training_data(
     assert list(load_hub_splits(name)) == ["train"]
 
 
+def test_data_set_with_a_script(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "mail.py").write_text("", encoding="utf-8")
+    with pytest.raises(LagamcError, match="cannot be loaded"):
+        load_hub_splits(str(tmp_path / "mail"))
+
+
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
 def test_damaged_data_set_folder(tmp_path: Path, hub_data: datasets.Dataset, name: str) -> None:
     hub_data.save_to_disk(str(tmp_path / "data"))

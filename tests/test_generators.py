@@ -68,6 +68,19 @@ def test_a_fresh_adapter_changes_nothing_and_counts(tiny_t5: Path) -> None:
     assert trainable_parameters(plain)[0] == trainable_parameters(plain)[1]
 
 
+def test_the_output_layer_is_not_adapted(tiny_t5: Path) -> None:
+    with pytest.raises(LagamcError, match=r"the output layer stays as it is; expected some of \['k', 'o', 'q', 'v'"):
+        add_lora(load_generator(str(tiny_t5)), LoraSettings(targets=("q", "lm_head")))
+
+
+def test_a_generator_that_is_cut_short(tiny_t5: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_t5, tmp_path / "t5")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(LagamcError, match="no generator can be loaded from"):
+        load_generator(folder)
+
+
 def test_lora_targets_that_do_not_exist_are_named(tiny_t5: Path) -> None:
     with pytest.raises(LagamcError, match=r"expected some of .*'k'.*found \['query'\]"):
         add_lora(load_generator(str(tiny_t5)), LoraSettings(targets=("query",)))

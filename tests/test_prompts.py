@@ -244,6 +244,8 @@ def test_a_single_label_still_decides_between_itself_and_the_end(words: PreTrain
 def test_descriptions_that_the_tokenizer_cannot_write(words: PreTrainedTokenizerBase) -> None:
     with pytest.raises(LagamcError, match="knows no token of the description of 'x'"):
         ResponseCodec(LabelBank({"x": "日本 東京", "late": "late parcel"}), words)
+    with pytest.raises(LagamcError, match="description of 'a' is the opening of that of 'b' in the generator"):
+        ResponseCodec(LabelBank({"b": "late.parcel", "c": "refund", "a": "late"}), words)
     with pytest.raises(LagamcError, match="descriptions of 'x' and 'y' are the same in the generator's tokens"):
         ResponseCodec(LabelBank({"x": "late 日", "y": "late 東"}), words)
 

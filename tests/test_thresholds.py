@@ -112,6 +112,12 @@ def test_a_precision_out_of_reach_takes_the_best_there_is() -> None:
     assert precision_score(true.ravel(), scores.ravel() >= limit) == 0.5
 
 
+def test_a_precision_is_not_reached_by_giving_nothing() -> None:
+    true, scores = np.array([[0], [1], [1], [0]]), np.array([[0.7], [0.6], [0.5], [0.4]])
+    limit = tune_thresholds(scores, true, ["a"], "precision>=0.9").overall
+    assert (scores >= limit).ravel().tolist() == [True, True, True, False]
+
+
 @pytest.mark.parametrize(("goal", "value"), [("precision>=0.9", 0.9), ("precision>=.75", 0.75), ("micro_f1", None)])
 def test_goals(goal: str, value: float | None) -> None:
     assert wanted_precision(goal) == value

@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import lagamc.training
+from lagamc.classifier import LagamcClassifier
 from lagamc.config import parse_arguments
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
@@ -217,8 +220,24 @@ def test_a_run_of_the_other_kind_leaves_no_stale_part(
 def test_lengths_that_do_not_fit(
     tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, settings: list[str], message: str
 ) -> None:
+    (tmp_path / "out" / "checkpoint-7").mkdir(parents=True)
+    (tmp_path / "out" / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(LagamcError, match=message):
         train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", *settings)
+    # what an earlier run left stays where a run is refused
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-7", "metrics.json"}
+
+
+def test_the_model_is_saved_before_it_is_measured(
+    tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(lagamc.training, "finish", fail)
+    with pytest.raises(MemoryError):
+        train_quickly(tiny_bart, tiny_encoder, session_data, tmp_path / "out", "--max_steps", "1", *NO_CHECKPOINTS)
+    assert LagamcClassifier.from_pretrained(tmp_path / "out", "cpu").predict(["A text."])
 
 
 def test_a_label_that_no_row_has_can_be_written(tiny_t5: Path, tiny_encoder: Path, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_selection_metric_decides_the_direction(tmp_path: Path) -> None:
     assert arguments.greater_is_better is False
 
 
+def test_a_label_of_that_name_is_no_loss(tmp_path: Path) -> None:
+    for metric, greater in (("f1_hearing_loss", True), ("hamming_loss", False)):
+        arguments = LagamcTrainingArguments(output_dir=str(tmp_path), use_cpu=True, selection_metric=metric)
+        assert arguments.greater_is_better is greater
+
+
 @pytest.mark.parametrize(
     ("launched", "set_to", "processes", "expected"),
     [(True, "1", "1", 4), (True, "1", "2", 2), (True, "3", "1", 1), (False, "1", "1", 1)],
