@@ -5,51 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from accelerate.utils import DynamoBackend
-from torch.utils.checkpoint import checkpoint
 from transformers import HfArgumentParser
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from lagamc.errors import LagamcError
+from lagamc.errors import LagamcError, not_between, outside
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, SEMANTIC_FORMS, SOFT_TOKENS
 from lagamc.plain_yaml import read_plain_yaml
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
-from lagamc.thresholds import wanted_precision
-from lagamc.training_args import LagamcTrainingArguments
+from lagamc.training_args import LagamcTrainingArguments, checkpointing_problems, training_problems
 
-# arguments of `transformers` that would be ignored, or fail later
-# what the training arguments may be where they are set
-TRAINING_RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("learning_rate", "encoder_learning_rate"), (0, 1)),
-    **dict.fromkeys(("sentence_encoder_learning_rate", "lambda_learning_rate"), (0, 1)),
-    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, 10**6)),
-    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
-    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "warmup_steps"), (0, 10**9)),
-    "num_train_epochs": (1e-6, 1e6),
-    "gradient_accumulation_steps": (1, 10**6),
-    "weight_decay": (0, 10),
-    "max_grad_norm": (0, 1e9),
-    "dataloader_num_workers": (0, 1000),
-    "early_stopping_patience": (0, 10**9),
-}
-UNSUPPORTED = (
-    *("label_smoothing_factor", "prediction_loss_only", "remove_unused_columns", "batch_eval_metrics"),
-    *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
-)
-# arguments of `transformers` that have another name here
-INSTEAD = {
-    **dict.fromkeys(
-        ("metric_for_best_model", "greater_is_better"),
-        "selection_metric instead, the figure of the dev rows that chooses a checkpoint",
-    ),
-    "generation_max_length": "max_response_length instead, the tokens of a response",
-}
 UNLABELLED = ("error", "keep", "drop")
 SOURCES = ("data_dir", "train_file", "dataset_name")  # of the rows: one of them is named
 WITH_A_SOURCE = ("dev_file", "test_file", "dataset_config", "dataset_revision")
@@ -157,32 +126,32 @@ class ModelArguments:
 
     def problems(self) -> list[str]:
         """What is wrong with the values."""
-        found = _outside("semantic_form", self.semantic_form, SEMANTIC_FORMS)
-        found += _outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
-        found += _outside("retrieval_readers", self.retrieval_readers, RETRIEVAL_READERS)
-        found += _outside("retrieval_pooling", self.retrieval_pooling, RETRIEVAL_POOLING)
-        found += _outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
-        found += _not_between("temperature", self.temperature, 1e-3, 100)
+        found = outside("semantic_form", self.semantic_form, SEMANTIC_FORMS)
+        found += outside("soft_tokens", self.soft_tokens, SOFT_TOKENS)
+        found += outside("retrieval_readers", self.retrieval_readers, RETRIEVAL_READERS)
+        found += outside("retrieval_pooling", self.retrieval_pooling, RETRIEVAL_POOLING)
+        found += outside("lambda_mode", self.lambda_mode, LAMBDA_MODES)
+        found += not_between("temperature", self.temperature, 1e-3, 100)
         if self.final_temperature is not None:
-            found += _not_between("final_temperature", self.final_temperature, 1e-3, 100)
-        found += _not_between("semantic_share", self.semantic_share, 0.01, 1.0)
-        found += _not_between("sentence_encoder_share", self.sentence_encoder_share, 0.0, 1.0)
-        found += _not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
-        found += _not_between("text_dropout", self.text_dropout, 0.0, 0.99)
+            found += not_between("final_temperature", self.final_temperature, 1e-3, 100)
+        found += not_between("semantic_share", self.semantic_share, 0.01, 1.0)
+        found += not_between("sentence_encoder_share", self.sentence_encoder_share, 0.0, 1.0)
+        found += not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
+        found += not_between("text_dropout", self.text_dropout, 0.0, 0.99)
         if self.bank_sample is not None:
-            found += _not_between("bank_sample", self.bank_sample, 1, 10**6)
-        found += _not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
-        found += _not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
+            found += not_between("bank_sample", self.bank_sample, 1, 10**6)
+        found += not_between("decision_weight", self.decision_weight, 1e-3, 1e6)
+        found += not_between("lambda_minimum", self.lambda_minimum, 0.0, 0.49)
         low = {"learnable": self.lambda_minimum + 1e-3, "uncertainty": 1e-3}.get(self.lambda_mode, 0.0)
-        found += _not_between("lambda_initial", self.lambda_initial, low, 1.0 - low)
-        found += _not_between("lora_rank", self.lora_rank, 1, 1024)
+        found += not_between("lambda_initial", self.lambda_initial, low, 1.0 - low)
+        found += not_between("lora_rank", self.lora_rank, 1, 1024)
         if self.lora_alpha is not None:
-            found += _not_between("lora_alpha", self.lora_alpha, 1, 10**6)
-        found += _not_between("lora_dropout", self.lora_dropout, 0.0, 0.99)
-        found += _not_between("decoder_layers", self.decoder_layers, 1, 6)
-        found += _not_between("beam", self.beam, 1, 256)
+            found += not_between("lora_alpha", self.lora_alpha, 1, 10**6)
+        found += not_between("lora_dropout", self.lora_dropout, 0.0, 0.99)
+        found += not_between("decoder_layers", self.decoder_layers, 1, 6)
+        found += not_between("beam", self.beam, 1, 256)
         if self.minimum_similarity is not None:
-            found += _not_between("minimum_similarity", self.minimum_similarity, -1.0, 1.0)
+            found += not_between("minimum_similarity", self.minimum_similarity, -1.0, 1.0)
         if self.lora and self.model_name_or_path is None:
             found.append("lora: the embedded generator is trained whole; set `lora: false` or name a model")
         return found
@@ -240,27 +209,24 @@ class DataArguments:
 
     def problems(self) -> list[str]:
         """What is wrong with the values."""
-        found = _outside("unlabelled", self.unlabelled, UNLABELLED)
-        found += _outside("prompt", self.prompt, tuple(PROMPTS))
-        found += _outside("label_order", self.label_order, LABEL_ORDERS)
-        found += _not_between("dev_fraction", self.dev_fraction, 0.001, 0.9)
-        found += _not_between("max_input_length", self.max_input_length, 8, 100_000)
-        found += _not_between("window_stride", self.window_stride, 0, self.max_input_length)
+        found = outside("unlabelled", self.unlabelled, UNLABELLED)
+        found += outside("prompt", self.prompt, tuple(PROMPTS))
+        found += outside("label_order", self.label_order, LABEL_ORDERS)
+        found += not_between("dev_fraction", self.dev_fraction, 0.001, 0.9)
+        found += not_between("max_input_length", self.max_input_length, 8, 100_000)
+        found += not_between("window_stride", self.window_stride, 0, self.max_input_length)
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_response_length"):
             if getattr(self, name) is not None:
-                found += _not_between(name, getattr(self, name), 1, 10**9)
+                found += not_between(name, getattr(self, name), 1, 10**9)
         sources = [name for name in SOURCES if getattr(self, name)]
         if len(sources) != 1:
             found.append(
                 f"expected one of data_dir, train_file or dataset_name, found {sources or 'none'}; "
                 "`--data_dir demo` trains on the built-in demonstration corpus"
             )
-        for names, needed in (
-            (("dev_file", "test_file"), not self.dataset_name),
-            (("dataset_config", "dataset_revision"), bool(self.dataset_name)),
-        ):
-            where = "with train_file or data_dir" if "dev_file" in names else "with dataset_name"
-            found += [f"{name}: expected {where} alone" for name in names if getattr(self, name) and not needed]
+        unread = ("dev_file", "test_file") if self.dataset_name else ("dataset_config", "dataset_revision")
+        where = "with train_file or data_dir" if self.dataset_name else "with dataset_name"
+        found += [f"{name}: expected {where} alone" for name in unread if getattr(self, name)]
         if self.train_file and not self.labels_file:
             found.append("train_file needs labels_file, a JSON or CSV file with a description for each label")
         return found
@@ -358,30 +324,7 @@ def _read_yaml(parser: HfArgumentParser, path: str, problems: list[str]) -> dict
 
 def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTrainingArguments | None:
     fields = {f.name: values[f.name] for f in dataclasses.fields(LagamcTrainingArguments) if f.init}
-    for name, (low, high) in TRAINING_RANGES.items():
-        if fields[name] is not None:
-            problems += _not_between(name, fields[name], low, high)
-    if fields["max_steps"] != -1:
-        problems += _not_between("max_steps", fields["max_steps"], 1, 10**9)
-    if fields["torch_compile_backend"] is not None:
-        backends = [backend.lower() for backend in DynamoBackend.list()]
-        problems += _outside("torch_compile_backend", fields["torch_compile_backend"], backends)
-    if fields["fp16"] or fields["bf16"]:
-        problems.append("fp16, bf16: precision is set in accelerate_config.yaml alone (mixed_precision)")
-    for name in ("predict_with_generate", "eval_do_concat_batches"):
-        problems += [] if fields[name] else [f"{name}: expected true, found false; evaluation needs it"]
-    for name in UNSUPPORTED:
-        if fields[name]:
-            problems.append(f"{name}: is not supported by this trainer")
-    try:
-        wanted_precision(fields["threshold_goal"])
-    except LagamcError as error:
-        problems.append(f"threshold_{error}")
-    for name, instead in INSTEAD.items():
-        if fields[name] is not None:
-            problems.append(f"{name}: set {instead}")
-    if fields["early_stopping_patience"] and str(fields["eval_strategy"]) == "no":
-        problems.append("early_stopping_patience: needs evaluations, and eval_strategy is no")
+    problems += training_problems(fields)
     try:
         training = LagamcTrainingArguments(**fields)
         for callback in get_reporting_integration_callbacks(training.report_to):
@@ -389,22 +332,10 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         problems.append(str(error))
         return None
-    known = inspect.signature(checkpoint).parameters
-    for name in training.gradient_checkpointing_kwargs or {}:  # a string of JSON before
-        problems += [] if name in known else [f"gradient_checkpointing_kwargs: {name!r} is none of torch's"]
+    problems += checkpointing_problems(training)
     return training
 
 
 def _suggest(parser: HfArgumentParser, name: str) -> str:
     close = difflib.get_close_matches(name.lstrip("-").split("=")[0], [a.dest for a in parser._actions], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
-    return [] if value in allowed else [f"{name}: expected one of {list(allowed)}, found {value!r}"]
-
-
-def _not_between(name: str, value: float | None, low: float, high: float) -> list[str]:
-    if value is not None and low <= value <= high:
-        return []
-    return [f"{name}: expected {low:g} to {high:g}, found {value!r}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 
 class LagamcError(ValueError):
@@ -26,6 +27,18 @@ class LagamcError(ValueError):
         if len(problems) > limit:
             lines.append(f"  - ... and {len(problems) - limit} more")
         return cls("\n".join(lines))
+
+
+def outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
+    """The problem of a setting that is none of the allowed values; empty where it is one."""
+    return [] if value in allowed else [f"{name}: expected one of {list(allowed)}, found {value!r}"]
+
+
+def not_between(name: str, value: float | None, low: float, high: float) -> list[str]:
+    """The problem of a setting that is no number from `low` to `high`; empty where it is one."""
+    if value is not None and low <= value <= high:
+        return []
+    return [f"{name}: expected {low:g} to {high:g}, found {value!r}"]
 
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{6,}")

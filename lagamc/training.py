@@ -59,7 +59,6 @@ from lagamc.training_data import TrainingData, load_data
 logger = logging.getLogger(__name__)
 
 MOST_TEXTS = 32  # that are tuned and tested on at a time
-
 FIDELITY_LIMIT = 0.9
 
 

@@ -1,18 +1,53 @@
-"""`LagamcTrainingArguments`: what `Seq2SeqTrainingArguments` lacks."""
+"""`LagamcTrainingArguments`: what `Seq2SeqTrainingArguments` lacks, and which of its values do not suit."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
+
+from lagamc.errors import LagamcError, not_between, outside
+from lagamc.thresholds import wanted_precision
 
 logger = logging.getLogger(__name__)
 
+# what the training arguments may be where they are set
+TRAINING_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("learning_rate", "encoder_learning_rate"), (0, 1)),
+    **dict.fromkeys(("sentence_encoder_learning_rate", "lambda_learning_rate"), (0, 1)),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, 10**6)),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "warmup_steps"), (0, 10**9)),
+    "num_train_epochs": (1e-6, 1e6),
+    "gradient_accumulation_steps": (1, 10**6),
+    "weight_decay": (0, 10),
+    "max_grad_norm": (0, 1e9),
+    "dataloader_num_workers": (0, 1000),
+    "early_stopping_patience": (0, 10**9),
+}
+# arguments of `transformers` that would be ignored, or fail later
+UNSUPPORTED = (
+    *("label_smoothing_factor", "prediction_loss_only", "remove_unused_columns", "batch_eval_metrics"),
+    *("neftune_noise_alpha", "use_liger_kernel", "fsdp", "deepspeed"),
+)
+# arguments of `transformers` that have another name here
+INSTEAD = {
+    **dict.fromkeys(
+        ("metric_for_best_model", "greater_is_better"),
+        "selection_metric instead, the figure of the dev rows that chooses a checkpoint",
+    ),
+    "generation_max_length": "max_response_length instead, the tokens of a response",
+}
 PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch` from its configuration
 
 
@@ -115,3 +150,44 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
         self.metric_for_best_model = self.selection_metric
         self.greater_is_better = self.selection_metric not in ("loss", "hamming_loss")
         super().__post_init__()
+
+
+def training_problems(fields: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of training arguments, before `transformers` sees them.
+
+    Args:
+        fields: name -> value, of all that `LagamcTrainingArguments` takes.
+    """
+    problems: list[str] = []
+    for name, (low, high) in TRAINING_RANGES.items():
+        if fields[name] is not None:
+            problems += not_between(name, fields[name], low, high)
+    if fields["max_steps"] != -1:
+        problems += not_between("max_steps", fields["max_steps"], 1, 10**9)
+    if fields["torch_compile_backend"] is not None:
+        backends = [backend.lower() for backend in DynamoBackend.list()]
+        problems += outside("torch_compile_backend", fields["torch_compile_backend"], backends)
+    if fields["fp16"] or fields["bf16"]:
+        problems.append("fp16, bf16: precision is set in accelerate_config.yaml alone (mixed_precision)")
+    for name in ("predict_with_generate", "eval_do_concat_batches"):
+        problems += [] if fields[name] else [f"{name}: expected true, found false; evaluation needs it"]
+    for name in UNSUPPORTED:
+        if fields[name]:
+            problems.append(f"{name}: is not supported by this trainer")
+    try:
+        wanted_precision(fields["threshold_goal"])
+    except LagamcError as error:
+        problems.append(f"threshold_{error}")
+    for name, instead in INSTEAD.items():
+        if fields[name] is not None:
+            problems.append(f"{name}: set {instead}")
+    if fields["early_stopping_patience"] and str(fields["eval_strategy"]) == "no":
+        problems.append("early_stopping_patience: needs evaluations, and eval_strategy is no")
+    return problems
+
+
+def checkpointing_problems(arguments: TrainingArguments) -> list[str]:
+    """Arguments of gradient checkpointing that torch does not know."""
+    known = inspect.signature(checkpoint).parameters
+    given = arguments.gradient_checkpointing_kwargs or {}
+    return [f"gradient_checkpointing_kwargs: {name!r} is none of torch's" for name in given if name not in known]
