@@ -34,7 +34,6 @@ from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.relabelling import relabelled
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
-from lagamc.trainer import response_texts
 from lagamc.unseen import Background
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -250,7 +249,7 @@ class LagamcClassifier:
                     )
                 else:
                     rows = pad(self.decoder(decoding).decode(batch.reading, batch.retrieved), LOSS_IGNORE)
-                written = response_texts(rows.cpu().numpy(), self.model)
+                written = self.model.response_texts(rows.cpu().numpy())
                 matches = self.matcher.match(written)
             none = [None] * len(batch)
             evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else none

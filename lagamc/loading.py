@@ -26,7 +26,7 @@ from lagamc.artifact import (
 from lagamc.descriptions import encoder_backbone
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
-from lagamc.generators import auto_class, find_generator, load_config, load_generator, load_tokenizer, quiet_load
+from lagamc.generators import find_generator, first_line, load_generator, load_tokenizer
 from lagamc.hub import HubAccess, ModelFolder
 from lagamc.labels import LabelBank
 from lagamc.losses import LossBalance, LossSettings
@@ -66,17 +66,13 @@ def load_artifact(
         try:
             generator = PeftModel.from_pretrained(generator, str(folder))
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise LagamcError(f"{folder}: the adapter does not fit the base model '{base}': {reason}") from error
+            raise LagamcError(
+                f"{folder}: the adapter does not fit the base model '{base}': {first_line(error)}"
+            ) from error
         _require_adapter(folder, generator)
     else:
         tokenizer = load_tokenizer(folder / GENERATOR_FOLDER)
-        try:
-            kind = auto_class(load_config(str(folder / GENERATOR_FOLDER)))
-            generator = quiet_load(kind, folder / GENERATOR_FOLDER, use_safetensors=True)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise LagamcError(f"{folder / GENERATOR_FOLDER}: the generator cannot be loaded: {reason}") from error
+        generator = load_generator(folder / GENERATOR_FOLDER)
     codec = ResponseCodec(bank, tokenizer, config.label_order, config.label_counts)
     balance = LossBalance(config.lambda_mode, minimum=config.lambda_minimum)
     _load_balance(balance, config, folder)

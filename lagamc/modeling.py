@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from lagamc.losses import (
     retrieval_loss,
     soft_tokens,
 )
-from lagamc.prompts import ResponseCodec
+from lagamc.prompts import ResponseCodec, strip_response
 from lagamc.unseen import Background
 from lagamc.vocabulary import LabelVocabulary, VocabularyMask
 
@@ -227,6 +228,11 @@ class LagamcModel(nn.Module):
         return LagamcOutput(
             cross_entropy=cross_entropy, semantic=semantic, retrieval=retrieval, decision_loss=decision_loss
         )
+
+    def response_texts(self, tokens: np.ndarray) -> list[str]:
+        """The texts of generated rows, (rows, tokens), with -100 or the padding token behind their end."""
+        end, padding = self.codec.end_token_id, self.backbone.padding_id
+        return [self.codec.decode(strip_response(row.tolist(), end, padding)) for row in tokens]
 
     def _semantic_rows(self, rows: int) -> Tensor:
         """The rows of a batch with a semantic term, spread evenly: batches are sorted by length."""

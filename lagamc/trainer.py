@@ -33,7 +33,6 @@ from lagamc.metrics import binarise, label_metrics, multi_label_metrics
 from lagamc.modeling import LagamcModel, LagamcOutput
 from lagamc.optimization import check_resumed, explained, lasting_settings, other_optimizer, weight_groups
 from lagamc.progress import replace_progress_bar
-from lagamc.prompts import strip_response
 from lagamc.publishing import COPY_PREFIX, create_repo, publish
 from lagamc.training_args import LagamcTrainingArguments, suited_attention
 
@@ -325,12 +324,6 @@ def collapse_message(figure: float) -> str:
     )
 
 
-def response_texts(tokens: np.ndarray, model: LagamcModel) -> list[str]:
-    """The texts of generated rows, (rows, tokens), with -100 or the padding token behind their end."""
-    end, padding = model.codec.end_token_id, model.backbone.padding_id
-    return [model.codec.decode(strip_response(row.tolist(), end, padding)) for row in tokens]
-
-
 def build_compute_metrics(
     model: LagamcModel, minimum_similarity: float | None = None
 ) -> Callable[[EvalPrediction], dict[str, Any]]:
@@ -344,7 +337,7 @@ def build_compute_metrics(
         bank = model.codec.bank
         with model.evaluating():
             matcher = LabelMatcher(bank, model.sentence_encoder, minimum_similarity, model.codec.round_trip)
-            named = matcher.labels(response_texts(np.asarray(prediction.predictions), model))
+            named = matcher.labels(model.response_texts(np.asarray(prediction.predictions)))
         predicted = binarise([bank.index(row) for row in named], len(bank))
         true = np.asarray(prediction.label_ids)
         figures: dict[str, Any] = multi_label_metrics(predicted, true)

@@ -10,7 +10,7 @@ import pytest
 from transformers import EvalPrediction
 
 from lagamc.modeling import LagamcModel
-from lagamc.trainer import build_compute_metrics, response_texts
+from lagamc.trainer import build_compute_metrics
 from tests.trainers import EXAMPLES, make_trainer
 
 
@@ -45,7 +45,7 @@ def test_compute_metrics_runs_the_matcher(
 
 def test_response_texts_are_the_descriptions(make_model: Callable[..., LagamcModel], tiny_bart: Path) -> None:
     model = make_model(tiny_bart)
-    texts = response_texts(_written(model, [["refund"], [], ["late", "refund"]], 60), model)
+    texts = model.response_texts(_written(model, [["refund"], [], ["late", "refund"]], 60))
     late, refund = model.codec.bank["late"] + ".", model.codec.bank["refund"] + "."
     assert texts == [refund, "", f"{late} {refund}"]
 
