@@ -297,19 +297,6 @@ def test_code_of_others_runs_only_where_it_is_asked_for(hub: Hub, tiny_t5: Path,
     assert (tmp_path / "ran").exists()
 
 
-def test_code_of_a_sentence_encoder_never_runs(hub: Hub, tiny_t5_encoder: Path, tmp_path: Path) -> None:
-    files: Tree = {
-        str(p.relative_to(tiny_t5_encoder)): p.read_bytes() for p in tiny_t5_encoder.rglob("*") if p.is_file()
-    }
-    modules = json.loads(files["modules.json"])
-    modules[0]["type"] = "strange.Strange"
-    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
-    hub.make("them/encoder", {**files, "modules.json": json.dumps(modules).encode(), "strange.py": code.encode()})
-    with pytest.raises(LagamcError, match="it needs Python code of its own, which never runs here"):
-        load_sentence_encoder("them/encoder", access=HubAccess(trust_remote_code=True))
-    assert not (tmp_path / "ran").exists()
-
-
 def test_an_address_of_a_proxy_that_is_none() -> None:
     said = r"cannot be reached \(Invalid port: 'abc'\); check HF_ENDPOINT, HTTP_PROXY"
     with pytest.raises(LagamcError, match=said), hub_errors("no model:", "you/shop"):
