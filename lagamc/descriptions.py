@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class DescriptionEncoder(nn.Module):
     def __init__(self, encoder: SentenceTransformer, descriptions: Sequence[AlignedText], tokens: int):
         super().__init__()
         self._encoder = (encoder,)  # in a tuple, it is not registered a second time
+        self.keeps_bank = False
+        self._kept: Tensor | None = None
         head, tail = special_tokens(encoder.tokenizer)
         self.padding_id = int(encoder.tokenizer.pad_token_id or 0)
         aligned = pad_alignments(descriptions, tokens, self.padding_id)
@@ -87,6 +90,28 @@ class DescriptionEncoder(nn.Module):
     def everything(self) -> Texts:
         """Every description as a text of its own."""
         return self.single(torch.arange(len(self.piece_ids), device=self.piece_ids.device))
+
+    def of_bank(self, labels: Tensor | None = None) -> Tensor:
+        """Embeddings of the descriptions, (labels, dimensions).
+
+        Args:
+            labels: positions of some, (labels,), ascending.
+        """
+        if self._kept is not None:
+            return self._kept if labels is None else self._kept[labels]
+        embeddings = self.joined(self.everything if labels is None else self.single(labels))[0]
+        if self.keeps_bank and len(embeddings) == len(self.piece_ids):
+            self._kept = embeddings.detach()
+        return embeddings
+
+    @contextmanager
+    def keeping_bank(self) -> Iterator[None]:
+        """Inside the context the whole bank is encoded once, for evaluation: the weights must not change."""
+        self.keeps_bank = True
+        try:
+            yield
+        finally:
+            self.keeps_bank, self._kept = False, None
 
     def single(self, labels: Tensor) -> Texts:
         """The descriptions of some labels, (descriptions,) positions in the bank, as texts of their own."""

@@ -282,6 +282,7 @@ class LagamcModel(nn.Module):
         if len(rows) == 0:  # no labels at all: nothing to compare, but every weight stays in the graph
             bank = self.encode_bank(compared.labels)
             return bank.sum() * 0 + difference.sum() * 0, bank
+        kept = self.encode_bank(compared.labels) if with_bank and descriptions.keeps_bank else None
         label = label_index[rows, starts]
         # each description's own differences, then through its alignment onto the encoder's pieces
         steps = torch.arange(descriptions.alignment.shape[2], device=label.device)
@@ -300,9 +301,10 @@ class LagamcModel(nn.Module):
         if whole:
             targeted, place = descriptions.responses(label, rows, compared.labels if with_bank else None)
         groups = [Texts(written.piece_ids, written.lengths, owner, added)]
-        groups += [descriptions.single(compared.labels)] if with_bank else []
+        groups += [descriptions.single(compared.labels)] if with_bank and kept is None else []
         groups += [] if targeted is None else [targeted]
         generated, *others = descriptions.joined(*groups)
+        others = others if kept is None else [kept, *others]
         known, encoded_bank = torch.cat(others), others[0] if with_bank else None
 
         if whole:
@@ -321,10 +323,9 @@ class LagamcModel(nn.Module):
         """The sentence encoder's embedding of every description, (labels, dimensions), with gradient.
 
         Args:
-            labels: positions of some, (labels,).
+            labels: positions of some, (labels,), ascending.
         """
-        descriptions = self.descriptions
-        return descriptions.joined(descriptions.everything if labels is None else descriptions.single(labels))[0]
+        return self.descriptions.of_bank(labels)
 
     def retrieve(self, reading: Reading, bank: Tensor | None, texts: Tensor | None = None) -> Tensor | None:
         """Logits of all labels without a decoder pass, (rows, labels, readers); None without a retrieval part.

@@ -73,8 +73,7 @@ class LagamcTrainer(Seq2SeqTrainer):
         self.artifact_config = artifact_config
         replace_progress_bar(self)
         self.artifact_config.figures["model_id"] = self.hub_model_id
-        self._decoder: DescriptionDecoder | None = None  # of one evaluation, and the bank's embeddings in it
-        self._bank: Tensor | None = None
+        self._decoder: DescriptionDecoder | None = None  # of one evaluation
         self._components: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     # the loss
@@ -172,13 +171,15 @@ class LagamcTrainer(Seq2SeqTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in `Trainer`: repeated rows that fill up the last batch of several processes are dropped."""
         self._components["eval"].clear()
-        self._decoder = self._bank = None  # the weights have changed
-        return Trainer.evaluate(self, *args, **kwargs)
+        self._decoder = None  # the weights have changed
+        with self.model.descriptions.keeping_bank():
+            return Trainer.evaluate(self, *args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, see `evaluate`."""
-        self._decoder = self._bank = None
-        return Trainer.predict(self, *args, **kwargs)
+        self._decoder = None
+        with self.model.descriptions.keeping_bank():
+            return Trainer.predict(self, *args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row, also where training drops the last rows of an epoch."""
@@ -224,10 +225,9 @@ class LagamcTrainer(Seq2SeqTrainer):
         longest, beams = self.artifact_config.max_response_length, self.args.generation_num_beams or 1
         if beams == 1 and not generation_settings:
             self._decoder = self._decoder or DescriptionDecoder(self.model, max_new_tokens=longest)
-            if self._bank is None and self.model.retrieval is not None:
-                self._bank = self.model.encode_bank()
+            bank = None if self.model.retrieval is None else self.model.encode_bank()
             reading = self.model.backbone.read(inputs["input_ids"], inputs["attention_mask"])
-            rows = self._decoder.decode(reading, self.model.retrieve(reading, self._bank))
+            rows = self._decoder.decode(reading, self.model.retrieve(reading, bank))
             return pad(rows, LOSS_IGNORE).to(inputs["input_ids"].device)
         settings = {"max_new_tokens": longest, "num_beams": beams, "do_sample": False, **generation_settings}
         return self.model.generate(inputs["input_ids"], inputs["attention_mask"], **settings)

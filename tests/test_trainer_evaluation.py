@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction
 
 from lagamc.modeling import LagamcModel
@@ -97,3 +99,22 @@ def test_no_row_is_dropped_in_evaluation(
     )
     assert len(trainer.predict(trainer.eval_dataset).label_ids) == len(EXAMPLES)
     assert [len(loader) for loader in (trainer.get_eval_dataloader(), trainer.get_train_dataloader())] == [2, 1]
+
+
+@pytest.mark.parametrize("form", ["response", "contrastive", "none"])
+def test_the_bank_is_encoded_once_an_evaluation(
+    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(tiny_t5, semantic_form=form, retrieval_weight=1.0).eval()
+    trainer = make_trainer(model, tmp_path, build_compute_metrics(model), per_device_eval_batch_size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.descriptions, "keeping_bank", nullcontext)
+        expected = trainer.evaluate()["eval_loss"]
+    encoded = []
+    single = model.descriptions.single
+    monkeypatch.setattr(model.descriptions, "single", lambda labels: encoded.append(len(labels)) or single(labels))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert encoded == [len(model.codec.bank)]
+    with torch.no_grad():
+        next(model.sentence_encoder.parameters()).mul_(2)
+    assert trainer.evaluate()["eval_loss"] != pytest.approx(expected, rel=1e-5)
