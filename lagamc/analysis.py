@@ -11,7 +11,7 @@ import numpy as np
 from lagamc.calibration import expected_calibration_error
 from lagamc.labels import LabelBank
 from lagamc.report_data import MeasuredRows
-from lagamc.thresholds import counts, goal_figure
+from lagamc.thresholds import counts, f1_of_counts, goal_figure
 
 RARE_SHARE = 0.15
 SCORE_GRID = np.round(np.arange(0.02, 1.0, 0.02), 2)
@@ -42,8 +42,8 @@ def similarity_sweep(rows: MeasuredRows, bank: LabelBank) -> Sweep | None:
 def _sweep(grid: np.ndarray, values: np.ndarray, true: np.ndarray) -> Sweep:
     given, right = counts(values, true, grid)
     carried = true.sum(axis=0)
-    micro = 2 * right.sum(axis=1) / np.maximum(given.sum(axis=1) + carried.sum(), 1)
-    return Sweep(grid, micro, (2 * right / np.maximum(given + carried, 1)).mean(axis=1))
+    micro = f1_of_counts(right.sum(axis=1), given.sum(axis=1), carried.sum())
+    return Sweep(grid, micro, f1_of_counts(right, given, carried).mean(axis=1))
 
 
 def written_similarities(rows: MeasuredRows, bank: LabelBank) -> np.ndarray:

@@ -64,13 +64,13 @@ def parse_example(
         LagamcError: the text or the labels are missing, of the wrong kind, empty or unknown.
     """
     if columns.text not in row:
-        raise LagamcError(f"{where}: expected a column {columns.text!r} with the text, found {sorted(map(str, row))}")
+        raise _no_column(where, columns.text, "text", row)
     text = row[columns.text]
     if not isinstance(text, str) or not text.strip():
         found = "an empty text" if isinstance(text, str) else f"{type(text).__name__} ({text!r:.40})"
         raise LagamcError(f"{where}: expected a non-empty string in {columns.text!r}, found {found}")
     if columns.id not in row and columns.id != Columns.id:
-        raise LagamcError(f"{where}: expected a column {columns.id!r} with the id, found {sorted(map(str, row))}")
+        raise _no_column(where, columns.id, "id", row)
     identity = row.get(columns.id)
     if isinstance(identity, (list, dict, bool)):
         found = f"{type(identity).__name__} ({identity!r:.40})"
@@ -96,7 +96,7 @@ def parse_label_names(row: dict[str, Any], where: str, columns: Columns) -> list
         LagamcError: they are missing or of the wrong kind.
     """
     if columns.labels not in row:
-        raise LagamcError(f"{where}: expected a column {columns.labels!r}, found {sorted(map(str, row))}")
+        raise _no_column(where, columns.labels, "labels", row)
     value = row[columns.labels]
     if isinstance(value, str):
         value = [part.strip() for part in value.split("|") if part.strip()]
@@ -105,6 +105,11 @@ def parse_label_names(row: dict[str, Any], where: str, columns: Columns) -> list
     if not all(map(is_encodable, value)):
         raise LagamcError(f"{where}: {columns.labels!r} {NO_TEXT}")
     return list(dict.fromkeys(value))
+
+
+def _no_column(where: str, column: str, kind: str, row: dict[str, Any]) -> LagamcError:
+    found = sorted(map(str, row))
+    return LagamcError(f"{where}: expected a column {column!r} with the {kind} (--{kind}_column), found {found}")
 
 
 def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: LabelBank) -> tuple[str, ...]:

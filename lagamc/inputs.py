@@ -96,14 +96,9 @@ def check_input(source: str, columns: Columns, on_error: str = "fail") -> InputC
                 if len(problems) == MOST_PROBLEMS:
                     break
     if problems:
-        everywhere = len(problems) == rows and f"expected a column {columns.text!r}" in problems[0]
         raise LagamcError(
             f"{LagamcError.from_problems('input', problems)}\n"
-            + (
-                "name the column of the text with --text_column"
-                if everywhere
-                else "correct them, or go on without them: --on_error skip writes them into a file of their own"
-            )
+            "correct them, or go on without them: --on_error skip writes them into a file of their own"
         )
     if not rows:
         raise LagamcError(f"{input_name(source)}: holds no rows")

@@ -100,7 +100,7 @@ def tune_thresholds(
         first = 0 if len(below) == 0 else int(below[-1]) + 1
         first = first if first < len(_GRID) and some[first] else int(np.argmax(reached))
         return Thresholds(goal, float(_GRID[first]))
-    by_label = 2 * right / np.maximum(given + true.sum(0), 1)  # F1; 0 where it is neither given nor true
+    by_label = f1_of_counts(right, given, true.sum(0))
     overall = _best(by_label.mean(1))
     per_label: dict[str, float] = {}
     if goal == "macro_f1":
@@ -143,6 +143,11 @@ def counts(scores: np.ndarray, true: np.ndarray, grid: np.ndarray = _GRID) -> tu
     found = [(one.sum(0), (one & carried).sum(0)) for one in (scores >= threshold for threshold in grid)]
     given, right = zip(*found, strict=True)
     return np.array(given), np.array(right)
+
+
+def f1_of_counts(right: np.ndarray, given: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    """F1 of labels that are given to so many rows and carried by so many; 0 where both are 0."""
+    return 2 * right / np.maximum(given + carried, 1)
 
 
 def _best(values: np.ndarray) -> float:

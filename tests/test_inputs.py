@@ -31,7 +31,9 @@ def test_texts_and_bad_rows_in_order(tmp_path: Path) -> None:
         5,
         ("6", "two"),
     ]
-    assert str(found[2]) == f"{source}, line 3: expected a column 'text' with the text, found ['words']"
+    assert (
+        str(found[2]) == f"{source}, line 3: expected a column 'text' with the text (--text_column), found ['words']"
+    )
 
 
 @pytest.mark.parametrize("identity", [["a"], {"a": 1}, True])
@@ -51,7 +53,9 @@ def test_a_key_that_stands_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_a_column_of_ids_that_was_named_has_to_be_there(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"text": "a"}\n' if name == "a.jsonl" else "text\na\n", encoding="utf-8")
-    with pytest.raises(LagamcError, match=r"line \d: expected a column 'key' with the id, found \['text'\]"):
+    with pytest.raises(
+        LagamcError, match=r"line \d: expected a column 'key' with the id \(--id_column\), found \['text'\]"
+    ):
         check_input(str(tmp_path / name), Columns(id="key"))
     assert check_input(str(tmp_path / name), Columns()).rows == 1
 

@@ -101,7 +101,7 @@ def test_weights_in_bfloat16(predict: Callable[..., int], classifier: LagamcClas
         (["--output", "-", "--resume"], "resume: needs an input and an output file, found '-'"),
         (["--labels", "gone.json"], "gone.json"),
         (["--output", "out.csv"], "predictions are written as JSONL, found the ending '.csv'"),
-        (["--text_column", "Text"], "name the column of the text with --text_column"),
+        (["--text_column", "Text"], "line 1: expected a column 'Text' with the text (--text_column), found ["),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -53,7 +53,10 @@ def test_invalid_json_names_its_line(train_on: Refused, data_dir: Path, number: 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"labels": []}, "train.jsonl, line 2: expected a column 'text' with the text, found ['labels']"),
+        (
+            {"labels": []},
+            "train.jsonl, line 2: expected a column 'text' with the text (--text_column), found ['labels']",
+        ),
         ({"text": "", "labels": []}, "train.jsonl, line 2: expected a non-empty string in 'text', found an empty"),
         ({"text": 7, "labels": []}, "train.jsonl, line 2: expected a non-empty string in 'text', found int"),
         ({"text": "x"}, "train.jsonl, line 2: expected a column 'labels'"),
