@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -36,21 +37,11 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"  # what it is called on the Hub
 EMBEDDED_LICENSE = "apache-2.0"  # of its weights
-# where LoRA goes when nothing is said (paper, section 6: rank 2 on T5)
+# where LoRA goes when nothing is said (paper, section 6: rank 2 on T5): as peft has it, and what it leaves out
 LORA_TARGETS = {
-    "t5": ["q", "v"],
-    "mt5": ["q", "v"],
-    "longt5": ["q", "v"],
-    "umt5": ["q", "v"],
-    "bart": ["q_proj", "v_proj"],
-    "mbart": ["q_proj", "v_proj"],
-    "pegasus": ["q_proj", "v_proj"],
-    "llama": ["q_proj", "v_proj"],
-    "mistral": ["q_proj", "v_proj"],
-    "qwen2": ["q_proj", "v_proj"],
-    "qwen3": ["q_proj", "v_proj"],
-    "gemma2": ["q_proj", "v_proj"],
-    "gpt2": ["c_attn"],
+    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    **{kind: ["q", "v"] for kind in ("longt5", "umt5")},
+    **{kind: ["q_proj", "v_proj"] for kind in ("blenderbot", "m2m_100", "marian", "mbart", "pegasus")},
 }
 
 
@@ -240,8 +231,8 @@ def add_lora(generator: PreTrainedModel, settings: LoraSettings, base: ModelFold
         LagamcError: the architecture has no default targets, or the named ones do not exist in it.
     """
     kind = generator.config.model_type
-    targets = list(settings.targets) if settings.targets else LORA_TARGETS.get(kind)
-    if targets is None:
+    targets = list(settings.targets or LORA_TARGETS.get(kind, ()))
+    if not targets:
         raise LagamcError(
             f"lora_targets: no default is known for {kind!r} models; name the linear layers to adapt"
             + (", or set `lora: false`: the embedded generator is trained whole" if kind == "encoder-decoder" else "")

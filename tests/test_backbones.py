@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer, BartConfig, M2M100Config, M2M100ForConditionalGeneration
 
 from lagamc.encoding import pad_texts
 from lagamc.lengths import parts_by_length
 from lagamc.modeling import LagamcModel
 
-GENERATORS = ["tiny_t5", "tiny_bart", "tiny_llama", "tiny_mistral"]
+GENERATORS = ["tiny_t5", "tiny_bart", "tiny_m2m", "tiny_llama", "tiny_mistral"]
 TEXTS = [[0, 40, 41, 42, 43, 44, 45, 46, 47, 48], [0, 50, 51], [0, *range(20, 54)], [0]]
 WRITTEN = [[30, 31, 32, 33, 34], [35], [], [36, 37]]
+
+
+@pytest.fixture(scope="session")
+def tiny_m2m(tiny_bart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random M2M-100: positions without weights, scaled embeddings, no method that shifts the labels."""
+    folder = tmp_path_factory.mktemp("tiny-m2m")
+    config = M2M100Config.from_dict({**BartConfig.from_pretrained(tiny_bart).to_dict(), "model_type": "m2m_100"})
+    torch.manual_seed(0)
+    M2M100ForConditionalGeneration(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bart).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(params=GENERATORS)

@@ -6,11 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lagamc.encoders import load_sentence_encoder
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
+from lagamc.modeling import encoder_backbone
 from tests.hub_server import Hub, Tree
+
+
+def test_encoders_are_in_float32_and_without_dropout(tiny_t5_encoder: Path, tmp_path: Path) -> None:
+    """However they were stored: T5 keeps the dropout of its attention as a number."""
+    from sentence_transformers import SentenceTransformer
+
+    stored = SentenceTransformer(str(tiny_t5_encoder), device="cpu")
+    encoder_backbone(stored).config.dropout_rate = 0.4
+    stored.bfloat16().save_pretrained(str(tmp_path), create_model_card=False)
+    encoder = load_sentence_encoder(tmp_path).train()
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    features = encoder.preprocess(["The lamp is cracked."])
+    first, second = (encoder(dict(features))["sentence_embedding"] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_code_of_a_sentence_encoder_never_runs(hub: Hub, tiny_t5_encoder: Path, tmp_path: Path) -> None:
