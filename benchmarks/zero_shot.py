@@ -4,7 +4,7 @@
 
 Five labels are drawn, among those with enough test rows; training and development rows that carry one of them are left
 out. The model is trained on the first 2,000 other rows, gets the five descriptions, and predicts all test rows.
-`--share` is the `--sentence_encoder_share` of the training.
+`--share` is the `--unseen_encoder_share` of the training.
 
 * `unseen_macro_f1`: by the thresholds that the model tuned for the labels it knew. `bi_encoder_macro_f1`: cosine of
   text and description under all-MiniLM-L6-v2, by one threshold, tuned on the same labels and all development rows
@@ -44,7 +44,7 @@ from lagamc.metrics import binarise
 from lagamc.thresholds import goal_figure
 
 UNSEEN, MINIMUM_ROWS = 5, 20
-USUAL_SHARE = ModelArguments().sentence_encoder_share
+USUAL_SHARE = ModelArguments().unseen_encoder_share
 GRID = np.linspace(-0.2, 1, 241)  # cosines and probabilities
 
 
@@ -67,7 +67,7 @@ def train_without(name: str, data: Path, unseen: list[str], seed: int, rows: int
         write_data(Path(place), seen, splits)
         settings = ["--data_dir", place, "--seed", str(seed), "--max_train_rows", str(rows)]
         settings += ["--max_dev_rows", "500", "--num_train_epochs", "2", *WITHOUT_CHECKPOINTS]
-        settings += ["--sentence_encoder_share", str(share)]
+        settings += ["--unseen_encoder_share", str(share)]
         run_training(name, folder, *settings)
 
 
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="caves alone, 300 training rows, 200 rows measured")
     parser.add_argument("--datasets", nargs="+", default=["caves", "reuters"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--share", type=float, default=USUAL_SHARE, help="of trained weights in the sentence encoder")
+    parser.add_argument(
+        "--share", type=float, default=USUAL_SHARE, help="of trained weights in the encoder of labels added later"
+    )
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for name in ["caves"] if options.quick else options.datasets:

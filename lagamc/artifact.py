@@ -3,6 +3,7 @@
 adapter_config.json, adapter_model.safetensors   trained with LoRA: a plain PEFT adapter
 generator/                                       trained without LoRA: loads with its Auto class
 sentence_encoder/                                loads with SentenceTransformer(folder)
+unseen_encoder/                                  the same, for labels that are added later, with their background
 retrieval.safetensors                            trained with a retrieval term: its scales, offsets, projection
 background.safetensors                           tuned: how near texts are to descriptions by chance
 lagamc_config.json                               everything else that a prediction depends on
@@ -16,6 +17,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -35,20 +37,20 @@ from lagamc.losses import LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import Prompt
 from lagamc.thresholds import Thresholds
-from lagamc.unseen import UNSEEN, Background
+from lagamc.unseen import UNSEEN
 
 FORMAT_VERSION = 1
 CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "README.md"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RETRIEVAL_FILE, BACKGROUND_FILE = "retrieval.safetensors", "background.safetensors"
-GENERATOR_FOLDER, ENCODER_FOLDER = "generator", "sentence_encoder"
+GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER = "generator", "sentence_encoder", "unseen_encoder"
 TOKENIZER_FILES = ("tokenizer.json", "*vocab.*", "*.model")  # a tokenizer is in one of these
 # all that is ever published, and all that is fetched of a published model
 PUBLISHED = (
     *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
     *(
         f"{part}/{pattern}"
-        for part in (GENERATOR_FOLDER, ENCODER_FOLDER)
+        for part in (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
         for pattern in ("*.json", "*.safetensors", "*vocab.txt", "*merges.txt", "*.model")
     ),
 )
@@ -77,6 +79,7 @@ class ArtifactConfig:
         tuned: scores -> goal -> thresholds, all that were tuned.
         calibration: scores -> how log-odds become probabilities.
         untrained: labels that were added or reworded after training.
+        unseen_encoder: whether these have a sentence encoder of their own.
         loss: settings of the losses.
         lambda_mode, lambda_value: of the hybrid loss.
         bridge_fidelity: mean and minimum similarity over the bank's descriptions.
@@ -103,6 +106,7 @@ class ArtifactConfig:
     tuned: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
+    unseen_encoder: bool = False
     loss: dict[str, Any] = field(default_factory=lambda: LossSettings().to_dict())
     lambda_mode: str = "learnable"
     lambda_value: float = 0.5
@@ -162,11 +166,17 @@ def save_artifact(
         model.sentence_encoder.save_pretrained(
             str(folder / ENCODER_FOLDER), create_model_card=False, safe_serialization=True
         )
+        config.unseen_encoder = model.unseen_encoder is not None
+        if model.unseen_encoder is not None:
+            half = deepcopy(model.unseen_encoder).half()
+            half.save_pretrained(str(folder / UNSEEN_FOLDER), create_model_card=False, safe_serialization=True)
+        elif (folder / UNSEEN_FOLDER).is_dir():
+            shutil.rmtree(folder / UNSEEN_FOLDER)
         if model.retrieval is not None:
             save_model(model.retrieval, str(folder / RETRIEVAL_FILE))
         else:
             (folder / RETRIEVAL_FILE).unlink(missing_ok=True)  # of an earlier run
-        write_background(folder, model.background)
+        write_backgrounds(folder, model)
         config.lambda_mode, config.lambda_value = model.balance.mode, float(model.balance.value.detach())
         config.lambda_minimum = model.balance.minimum
         config.lambda_state = {k: v.detach().flatten().tolist() for k, v in model.balance.state_dict().items()}
@@ -183,17 +193,18 @@ def save_artifact(
         raise LagamcError(f"{folder}: the model cannot be written ({reason})") from error
 
 
-def write_background(folder: str | Path, background: Background | None) -> None:
-    """Writes what labels that were never trained are scored by; removes what was there where there is none.
+def write_backgrounds(folder: str | Path, model: LagamcModel) -> None:
+    """Writes what nearness to a description is judged by; removes what was there where there is none.
 
     Raises:
         OSError: it cannot be written.
     """
-    path = Path(folder) / BACKGROUND_FILE
-    if background is None:
-        path.unlink(missing_ok=True)
-    else:
-        background.save(path)
+    for place, background in (("", model.background), (UNSEEN_FOLDER, model.unseen_background)):
+        path = Path(folder, place, BACKGROUND_FILE)
+        if background is None:
+            path.unlink(missing_ok=True)
+        else:
+            background.save(path)
 
 
 def write_config(folder: str | Path, config: ArtifactConfig) -> None:
@@ -211,7 +222,8 @@ def write_config(folder: str | Path, config: ArtifactConfig) -> None:
 def published_files(folder: str | Path) -> list[str]:
     """The files of a folder that belong to the artifact, relative; nothing else is ever published."""
     folder = Path(folder)
-    found = [*folder.glob("*"), *(folder / GENERATOR_FOLDER).rglob("*"), *(folder / ENCODER_FOLDER).rglob("*")]
+    parts = (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
+    found = [*folder.glob("*"), *(path for part in parts for path in (folder / part).rglob("*"))]
     names = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
     return sorted(name for name in names if is_published(name))
 
@@ -291,15 +303,17 @@ def read_config(folder: str | Path) -> ArtifactConfig:
         raise LagamcError(f"{folder / CONFIG_FILE}: not a configuration of lagamc ({error})") from error
     if wrong:
         raise LagamcError.from_problems(str(folder / CONFIG_FILE), wrong)
-    needed = [LABELS_FILE, f"{ENCODER_FOLDER}/modules.json", f"{ENCODER_FOLDER}/model.safetensors"]
+    encoders = [ENCODER_FOLDER, *([UNSEEN_FOLDER] if config.unseen_encoder else [])]
+    needed = [LABELS_FILE, *(f"{part}/{name}" for part in encoders for name in ("modules.json", "model.safetensors"))]
     needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
     needed += [RETRIEVAL_FILE] if config.loss.get("retrieval_weight") else []
-    needed += [BACKGROUND_FILE] if UNSEEN in config.tuned else []
+    if UNSEEN in config.tuned:
+        needed += [BACKGROUND_FILE, *([f"{UNSEEN_FOLDER}/{BACKGROUND_FILE}"] if config.unseen_encoder else [])]
     missing = [name for name in needed if not (folder / name).is_file()]
     if not config.base_model and not list((folder / GENERATOR_FOLDER).glob("*.safetensors")):
         missing.append(f"{GENERATOR_FOLDER}/model.safetensors")
     # without these files transformers would make up a tokenizer
-    for part in [ENCODER_FOLDER] if config.base_model else [ENCODER_FOLDER, GENERATOR_FOLDER]:
+    for part in encoders if config.base_model else [*encoders, GENERATOR_FOLDER]:
         if not any(file for pattern in TOKENIZER_FILES for file in (folder / part).glob(pattern)):
             missing.append(f"{part}/tokenizer.json")
     if missing:

@@ -50,7 +50,8 @@ class TextBatch:
         return torch.nn.functional.normalize(self.embedded.float(), dim=-1).cpu().numpy()
 
 
-ONE_AT_A_TIME = threading.RLock()  # a batch changes the generator's head for a moment, which models may share
+# a batch changes the generator's head for a moment, and a tokenizer what it cuts; models may share both
+ONE_AT_A_TIME = threading.RLock()
 
 
 class BatchReader:

@@ -17,9 +17,8 @@ from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_art
 from lagamc.batches import BatchReader, TextBatch
 from lagamc.calibration import MINIMUM_POSITIVES
 from lagamc.cards import render_card, without_evaluation
-from lagamc.decisions import UNSEEN, DecisionRules
+from lagamc.decisions import DecisionRules
 from lagamc.decoding import DescriptionDecoder
-from lagamc.encoders import unit_embeddings
 from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.generators import first_line
@@ -29,12 +28,13 @@ from lagamc.loading import load_artifact
 from lagamc.matcher import LabelMatcher, Match
 from lagamc.metrics import binarise
 from lagamc.modeling import LagamcModel
+from lagamc.nearness import NearnessScorer
 from lagamc.predictions import Prediction, check_request
 from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.relabelling import relabelled
 from lagamc.scoring import SCORES, LabelScorer
 from lagamc.thresholds import wanted_precision
-from lagamc.unseen import Background
+from lagamc.unseen import NEARNESS, UNSEEN
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -164,6 +164,11 @@ class LagamcClassifier:
         return BatchReader(self.model)
 
     @cached_property
+    def nearness(self) -> NearnessScorer:
+        """Tells how near texts are to descriptions."""
+        return NearnessScorer(self.model, self.rules.untrained)
+
+    @cached_property
     def scorer(self) -> LabelScorer:
         """Gives every label of the bank its log-odds."""
         return LabelScorer(self.model, beam=self.config.beam)
@@ -235,8 +240,9 @@ class LagamcClassifier:
         check_request(decide_by, scores, decoding, beams, batch_size, top_k, {"goal": goal, "threshold": threshold})
         limits = self.rules.limits(scores, goal, threshold, top_k) if decide_by == "scores" else None
         scored = limits is not None
-        near = scored and self.model.background is not None
-        near = near and self.rules.needs_nearness(scores, self.scorer.sources(scores))
+        added = scored and bool(self.rules.untrained)
+        near = scored and self.rules.joins_nearness(scores, self.scorer.sources(scores))
+        near = self.model.background is not None and (near or (added and not self.nearness.reads_for_unseen))
 
         def answer(batch: TextBatch) -> list[tuple[np.ndarray | None, np.ndarray | None, str, list[Match]]]:
             written, matches = [""] * len(batch), [list[Match]() for _ in range(len(batch))]
@@ -253,14 +259,17 @@ class LagamcClassifier:
                 matches = self.matcher.match(written)
             none = [None] * len(batch)
             evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else none
-            return list(
-                zip(evidence, self._nearness(batch.unit_embeddings) if near else none, written, matches, strict=True)
-            )
+            nearest = self.nearness.score(batch.unit_embeddings) if near else none
+            return list(zip(evidence, nearest, written, matches, strict=True))
 
         embed = near or (scored and self.model.reads_texts)
         answers, clipped = self.reader.run(texts, answer, self.config, batch_size, progress, window_stride, embed)
+        unseen: Iterable[np.ndarray | None] = [None] * len(texts)
+        if added and self.model.unseen_background is not None:
+            unseen = self.nearness.score_for_unseen(self.nearness.embed_for_unseen(texts, batch_size))
         return [
-            self._decide(windows, scores, limits, top_k, cut) for windows, cut in zip(answers, clipped, strict=True)
+            self._decide(windows, scores, limits, top_k, cut, own)
+            for windows, cut, own in zip(answers, clipped, unseen, strict=True)
         ]
 
     def _decide(
@@ -270,8 +279,12 @@ class LagamcClassifier:
         limits: np.ndarray | None,
         top_k: int | None,
         clipped: bool,
+        unseen: np.ndarray | None,
     ) -> Prediction:
-        """The prediction for one text from what was found in its windows: evidence, nearness, written, matches."""
+        """The prediction for one text from what was found in its windows: evidence, nearness, written, matches.
+
+        `unseen` is (labels,) the nearness that counts for labels which were added later; None takes the other one.
+        """
         evidence, near, written, matches = zip(*windows, strict=True)
         found = [match for window in matches for match in window]
         text = " ".join(dict.fromkeys(filter(None, written)))
@@ -281,7 +294,7 @@ class LagamcClassifier:
         names = self.bank.names
         strongest = np.max(evidence, axis=0, keepdims=True)
         nearest = None if near[0] is None else np.max(near, axis=0, keepdims=True)
-        values = self.rules.probabilities(strongest, scores, nearest)[0]
+        values = self.rules.probabilities(strongest, scores, nearest, nearest if unseen is None else unseen[None])[0]
         chosen = [names[i] for i in self.rules.ranked(values, limits, top_k)]
         given = {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
         return Prediction(chosen, given, text, found, clipped)
@@ -352,13 +365,13 @@ class LagamcClassifier:
             anew: whether these texts become what nearness is told by, as in tuning.
 
         Returns:
-            for each kind of scores the log-odds, and as `UNSEEN` with one source what `Background.score` gives, unless
-            the model was never tuned.
+            for each kind of scores the log-odds, and as `NEARNESS` and `UNSEEN` with one source what
+            `Background.score` gives, unless the model was never tuned.
         """
 
         def answer(batch: TextBatch) -> list[dict[str, np.ndarray]]:
             found = {scores: self.scorer.evidence(batch.reading, batch.retrieved, scores) for scores in SCORES}
-            found[UNSEEN] = batch.unit_embeddings
+            found[NEARNESS] = batch.unit_embeddings
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 
         answers, _ = self.reader.run(texts, answer, self.config, batch_size, progress, embed=True)
@@ -366,21 +379,11 @@ class LagamcClassifier:
             scores: np.stack([np.max([window[scores] for window in windows], axis=0) for windows in answers])
             for scores in SCORES
         }
-        read = np.stack([windows[0][UNSEEN] for windows in answers])
+        read = np.stack([windows[0][NEARNESS] for windows in answers])
+        own = self.nearness.embed_for_unseen(texts, batch_size) if self.nearness.reads_for_unseen else None
         if anew:
-            self.model.background = Background.of(read)
+            self.nearness.tell_by(read, own)
         if self.model.background is not None:
-            found[UNSEEN] = self._nearness(read)[..., None]
+            found[NEARNESS] = self.nearness.score(read)[..., None]
+            found[UNSEEN] = found[NEARNESS] if own is None else self.nearness.score_for_unseen(own)[..., None]
         return found
-
-    # parts of the above
-
-    def _nearness(self, read: np.ndarray) -> np.ndarray:
-        """`Background.score` of texts by their unit embeddings, (texts, labels)."""
-        assert self.model.background is not None
-        return self.model.background.score(read, self._descriptions, self.rules.untrained)
-
-    @cached_property
-    def _descriptions(self) -> np.ndarray:
-        """Unit embeddings of the descriptions, (labels, dimensions)."""
-        return unit_embeddings(self.model.sentence_encoder, [text + "." for text in self.bank.descriptions])

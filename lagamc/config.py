@@ -46,7 +46,14 @@ class ModelArguments:
         default=0.8,
         metadata={
             "help": "Share of the trained weights in the final sentence encoder, the rest are those it started from, "
-            "which serve rare labels and those that are added later."
+            "which serve rare labels."
+        },
+    )
+    unseen_encoder_share: float = field(
+        default=0.25,
+        metadata={
+            "help": "The same of a copy that scores labels which are added later: training takes the sentence encoder "
+            "away from what it does not see. The same value as sentence_encoder_share makes no copy."
         },
     )
     trust_remote_code: bool = field(
@@ -136,6 +143,7 @@ class ModelArguments:
             found += not_between("final_temperature", self.final_temperature, 1e-3, 100)
         found += not_between("semantic_share", self.semantic_share, 0.01, 1.0)
         found += not_between("sentence_encoder_share", self.sentence_encoder_share, 0.0, 1.0)
+        found += not_between("unseen_encoder_share", self.unseen_encoder_share, 0.0, 1.0)
         found += not_between("retrieval_weight", self.retrieval_weight, 0.0, 1e3)
         found += not_between("text_dropout", self.text_dropout, 0.0, 0.99)
         if self.bank_sample is not None:

@@ -12,7 +12,7 @@ from lagamc.calibration import Calibration, expected_calibration_error, familiar
 from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
 from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
-from lagamc.unseen import UNSEEN
+from lagamc.unseen import NEARNESS, UNSEEN
 
 
 class DecisionRules:
@@ -57,33 +57,33 @@ class DecisionRules:
             "calibration": {scores: c.to_dict() for scores, c in self.calibration.items()},
         }
 
-    def needs_nearness(self, scores: str, sources: int) -> bool:
-        """Whether probabilities need `Background.score` beside so many sources of log-odds."""
-        return bool(self.untrained) or self._joins_nearness(scores, sources)
-
-    def _joins_nearness(self, scores: str, sources: int) -> bool:
+    def joins_nearness(self, scores: str, sources: int) -> bool:
+        """Whether `Background.score` under the trained encoder is joined with so many sources of log-odds."""
         return len(self.calibration[scores].weights) > sources
 
-    def probabilities(self, evidence: np.ndarray, scores: str, near: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(
+        self, evidence: np.ndarray, scores: str, near: np.ndarray | None = None, unseen: np.ndarray | None = None
+    ) -> np.ndarray:
         """Probabilities, (rows, labels).
 
         The generator and retrieval were trained to give labels that were added later to no text: these are scored by
-        the sentence encoder, or else by retrieval alone, where the model has that part.
+        a sentence encoder, or else by retrieval alone, where the model has that part.
 
         Args:
             evidence: (rows, labels, sources) log-odds.
             scores: the kind of scores that they are.
-            near: (rows, labels) of `Background.score`.
+            near: (rows, labels) of `Background.score` under the trained encoder.
+            unseen: (rows, labels) of the same for labels that were added later.
 
         Raises:
             LagamcError: they are not finite.
         """
         sources = [evidence]
-        if near is not None and self._joins_nearness(scores, evidence.shape[-1]):
+        if near is not None and self.joins_nearness(scores, evidence.shape[-1]):
             sources.append(near[..., None])
         values = self.calibration[scores].apply(np.concatenate(sources, axis=-1), self.names, self.familiar)
-        if self.untrained and near is not None and UNSEEN in self.tuned:
-            values[:, self.untrained] = self.calibration[UNSEEN].apply(near[:, self.untrained, None])
+        if self.untrained and unseen is not None and UNSEEN in self.tuned:
+            values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
         elif self.untrained and scores == "accurate" and self.has_retrieval:
             values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, 1:])
         if not np.isfinite(values).all():
@@ -138,8 +138,8 @@ class DecisionRules:
         The better of accurate and fast scores for the goal becomes the default, the fast ones where they are equal.
 
         Args:
-            evidence: kind of scores -> (rows, labels, sources) log-odds, and as `UNSEEN` with one source what
-                `Background.score` gives.
+            evidence: kind of scores -> (rows, labels, sources) log-odds, and as `NEARNESS` and `UNSEEN` with one
+                source what `Background.score` gives.
             true: (rows, labels), 0 or 1.
             goal: of the default thresholds; those for `GOALS` are tuned in any case.
 
@@ -157,12 +157,12 @@ class DecisionRules:
         figures: dict[str, dict[str, float]] = {}
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
-            joined = np.concatenate([evidence[scores], evidence[UNSEEN]], axis=-1)
+            joined = np.concatenate([evidence[scores], evidence[NEARNESS]], axis=-1)
             familiar = None if self.familiar is None else self.familiar[trained]
             calibration = fit_calibration(joined[:, trained], some, names, familiar)
             calibration.drop_last_if_unused()
             self.calibration[scores] = calibration
-            after = self.probabilities(evidence[scores], scores, evidence[UNSEEN][..., 0])
+            after = self.probabilities(evidence[scores], scores, evidence[NEARNESS][..., 0], evidence[UNSEEN][..., 0])
             self.tuned[scores] = {g: tune_thresholds(after, true, self.names, g) for g in goals}
             figures[scores] = {
                 "ece_before": expected_calibration_error(before, true),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,13 @@ def draw_back(encoder: SentenceTransformer, start: Mapping[str, Tensor], share: 
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             parameter.lerp_(start[name].to(parameter), 1 - share)
+
+
+def drawn_back(encoder: SentenceTransformer, start: Mapping[str, Tensor], share: float) -> SentenceTransformer:
+    """As `draw_back`, a copy, with weights that half precision holds: it is stored in that."""
+    copy = deepcopy(encoder)
+    draw_back(copy, start, share)
+    return copy.half().float()
 
 
 def text_pieces(

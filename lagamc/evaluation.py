@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lagamc.artifact import LABELS_FILE, find_artifact, read_config, write_background, write_config
+from lagamc.artifact import LABELS_FILE, find_artifact, read_config, write_backgrounds, write_config
 from lagamc.cards import rewrite_card
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example, read_examples
@@ -87,7 +87,7 @@ def _write_tuned(classifier: LagamcClassifier, folder: Path) -> None:
                 "thresholds in it are those from before",
                 file=sys.stderr,
             )
-        write_background(folder, classifier.model.background)
+        write_backgrounds(folder, classifier.model)
         write_config(folder, config)
     except OSError as error:
         raise LagamcError(f"{folder}: thresholds cannot be written ({error.strerror})") from error

@@ -20,6 +20,7 @@ from lagamc.artifact import (
     GENERATOR_FOLDER,
     LABELS_FILE,
     RETRIEVAL_FILE,
+    UNSEEN_FOLDER,
     ArtifactConfig,
     read_config,
 )
@@ -55,7 +56,7 @@ def load_artifact(
     config = read_config(folder)
     bank = LabelBank.from_json(folder / LABELS_FILE)
     encoder = load_sentence_encoder(folder / ENCODER_FOLDER, access=access)
-    _require_encoder(folder, encoder)
+    _require_encoder(folder / ENCODER_FOLDER, encoder)
     tokenizer: PreTrainedTokenizerBase
     generator: Any
     if config.base_model:
@@ -82,6 +83,12 @@ def load_artifact(
     _load_retrieval(model, folder)
     if UNSEEN in config.tuned:
         model.background = Background.load(folder / BACKGROUND_FILE, model.embedding_dimensions)
+    if config.unseen_encoder:
+        model.unseen_encoder = load_sentence_encoder(folder / UNSEEN_FOLDER, access=access)
+        _require_encoder(folder / UNSEEN_FOLDER, model.unseen_encoder)
+        if UNSEEN in config.tuned:
+            path = folder / UNSEEN_FOLDER / BACKGROUND_FILE
+            model.unseen_background = Background.load(path, model.embedding_dimensions)
     return model.eval(), config
 
 
@@ -109,7 +116,7 @@ def load_weights(model: LagamcModel, folder: str | Path) -> None:
     folder = Path(folder)
     config = read_config(folder)
     try:
-        _require_encoder(folder, model.sentence_encoder)
+        _require_encoder(folder / ENCODER_FOLDER, model.sentence_encoder)
         if isinstance(model.generator, PeftModel):
             _require_adapter(folder, model.generator)
             set_peft_model_state_dict(model.generator, load_peft_weights(str(folder), device="cpu"))
@@ -141,7 +148,7 @@ def _load_balance(balance: LossBalance, config: ArtifactConfig, folder: Path) ->
 
 def _require_encoder(folder: Path, encoder: SentenceTransformer) -> None:
     names = [name for name, _ in encoder_backbone(encoder).named_parameters()]
-    _require_weights(folder / ENCODER_FOLDER / "model.safetensors", names)
+    _require_weights(folder / "model.safetensors", names)
 
 
 def _require_adapter(folder: Path, generator: PeftModel) -> None:

@@ -104,6 +104,9 @@ class LagamcModel(nn.Module):
             )
         self.retrieval = retrieval
         self.background: Background | None = None  # set when the thresholds are tuned
+        # what labels that are added later are scored by; without it that is the sentence encoder
+        self.unseen_encoder: SentenceTransformer | None = None
+        self.unseen_background: Background | None = None
         self.set_labels(codec)
 
     def set_labels(self, codec: ResponseCodec) -> None:
@@ -124,7 +127,8 @@ class LagamcModel(nn.Module):
         """The same weights under another label bank, as a model of its own."""
         parts = (self.generator, self.sentence_encoder, self.tokenizer, codec, self.balance, self.settings)
         other = LagamcModel(*parts, self.restricted, self.retrieval)
-        other.background = self.background
+        for name in ("background", "unseen_encoder", "unseen_background"):
+            setattr(other, name, getattr(self, name))
         return other
 
     # the parts

@@ -29,7 +29,7 @@ from lagamc.checkpoints import (
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import Arguments, DataArguments, ModelArguments
 from lagamc.data import Example
-from lagamc.encoders import draw_back, load_sentence_encoder, pieces_to_read
+from lagamc.encoders import draw_back, drawn_back, load_sentence_encoder, pieces_to_read
 from lagamc.encoding import LagamcCollator, encode_examples
 from lagamc.errors import LagamcError
 from lagamc.evaluation import measure
@@ -131,6 +131,7 @@ def build_model(
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
             and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
             "sentence_encoder_share": model_arguments.sentence_encoder_share,
+            "unseen_encoder_share": model_arguments.unseen_encoder_share,
             **{name: getattr(model_arguments, name) if lora else None for name in ADAPTER_SETTINGS},
             "trainable_parameters": trainable,
             "total_parameters": total,
@@ -209,11 +210,14 @@ def train(arguments: Arguments) -> dict[str, Any]:
         compute_metrics=build_compute_metrics(model, config.minimum_similarity),
         callbacks=callbacks,
     )
-    share, start = model_arguments.sentence_encoder_share, {}
-    if share < 1:  # before a checkpoint is loaded
+    share, unseen_share = model_arguments.sentence_encoder_share, model_arguments.unseen_encoder_share
+    start = {}
+    if model_arguments.train_sentence_encoder and min(share, unseen_share) < 1:  # before a checkpoint is loaded
         start = {name: value.detach().clone() for name, value in model.sentence_encoder.named_parameters()}
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if share < 1:
+    if start:
+        if unseen_share != share:
+            model.unseen_encoder = drawn_back(model.sentence_encoder, start, unseen_share)
         draw_back(model.sentence_encoder, start, share)
     config.figures["train_seconds"] = round(result.metrics["train_runtime"], 1)
     figures: dict[str, Any] = {}

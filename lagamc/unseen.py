@@ -1,7 +1,7 @@
-"""How near a text is to descriptions under the sentence encoder, standardised.
+"""How near a text is to descriptions under a sentence encoder, standardised.
 
-Labels that were never trained are scored by it alone; of the others it is one source of evidence, which tells most of
-those that few rows had.
+Labels that were never trained are scored by it alone, under an encoder that is less far from where it started; of the
+others it is one source of evidence, under the trained encoder, which tells most of those that few rows had.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from lagamc.errors import LagamcError
 
-UNSEEN = "unseen"  # what scores by this alone are called beside `accurate` and `fast` ones
+NEARNESS = "nearness"  # what this evidence is called beside `accurate` and `fast` ones
+UNSEEN = "unseen"  # and what scores by it alone are called
 SMALLEST_SPREAD = 1e-3  # of cosines; below it every text is equally near
 BEST_SHARE = 0.4  # of a text's best label that counts against all its labels
 

@@ -24,7 +24,7 @@ from tests.artifacts import Trained, assert_alike, edit_json
 from tests.conftest import DESCRIPTIONS, ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
-COMMON = {"sentence_encoder", "retrieval.safetensors", "background.safetensors"}
+COMMON = {"sentence_encoder", "unseen_encoder", "retrieval.safetensors", "background.safetensors"}
 COMMON |= {"lagamc_config.json", "labels.json", "README.md"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 RELOAD = """

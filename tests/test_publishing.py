@@ -31,7 +31,11 @@ ENCODER = {
 TWO_CHECKPOINTS = ["--eval_strategy", "steps", "--save_strategy", "steps", "--eval_steps", "2", "--save_steps", "2"]
 ADAPTER = COMMON | {f"sentence_encoder/{name}" for name in ENCODER}
 ADAPTER |= {"adapter_config.json", "adapter_model.safetensors"}
-TUNED = ADAPTER | {"background.safetensors"}  # which a checkpoint is not
+# which a checkpoint is not
+TUNED = ADAPTER | {
+    "background.safetensors",
+    *(f"unseen_encoder/{name}" for name in (*ENCODER, "background.safetensors")),
+}
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import expit
+from sentence_transformers import SentenceTransformer
 
 from lagamc.calibration import Calibration
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
-from lagamc.unseen import UNSEEN, Background
+from lagamc.unseen import NEARNESS, UNSEEN, Background
 from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS
 
@@ -72,17 +73,18 @@ def tuned(trained_t5: Trained) -> LagamcClassifier:
     return classifier
 
 
-def test_an_added_label_is_scored_by_the_sentence_encoder(trained_t5: Trained) -> None:
+def test_an_added_label_is_scored_by_an_encoder_of_its_own(trained_t5: Trained) -> None:
     classifier = tuned(trained_t5)
     wider = classifier.with_labels(NEW)
     limit = wider.rules.thresholds.per_label["angry"]
     assert limit == classifier.rules.tuned[UNSEEN]["micro_f1"].overall
     predictions = wider.predict(TEXTS)
-    texts, descriptions = (
-        classifier.model.sentence_encoder.encode(part, normalize_embeddings=True).astype(float)
-        for part in (TEXTS, [f"{text}." for text in wider.bank.descriptions])
+    encoder = SentenceTransformer(str(trained_t5.folder / "unseen_encoder"), device="cpu").float()
+    texts, descriptions, tuned_on = (
+        encoder.encode(part, normalize_embeddings=True).astype(float)
+        for part in (TEXTS, [f"{text}." for text in wider.bank.descriptions], TEXTS * 6)
     )
-    known = Background.of(classifier.model.sentence_encoder.encode(TEXTS * 6, normalize_embeddings=True).astype(float))
+    known = Background.of(tuned_on)
     calibration = classifier.rules.calibration[UNSEEN]
     expected = calibration.apply(known.score(texts, descriptions)[..., None])[:, -1]
     assert [p.scores["angry"] for p in predictions] == pytest.approx(expected.tolist(), abs=1e-4)
@@ -101,16 +103,36 @@ def test_saved_and_read_again_it_scores_the_same(trained_t5: Trained, tmp_path: 
     for first, second in zip(wider.predict(TEXTS), again.predict(TEXTS), strict=True):
         assert first.scores == pytest.approx(second.scores, abs=1e-4)
         assert first.labels == second.labels
-    (tmp_path / "background.safetensors").unlink()
-    with pytest.raises(LagamcError, match=r"missing: background\.safetensors"):
-        LagamcClassifier.from_pretrained(tmp_path, "cpu")
+    for name in ("unseen_encoder/background.safetensors", "unseen_encoder/modules.json", "background.safetensors"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        with pytest.raises(LagamcError, match=f"missing: {name}"):
+            LagamcClassifier.from_pretrained(tmp_path, "cpu")
+        (tmp_path / name).write_bytes(kept)
+
+
+def test_without_an_encoder_of_its_own_it_is_scored_by_the_sentence_encoder(
+    trained_t5: Trained, tmp_path: Path
+) -> None:
+    classifier = trained_t5.load()
+    classifier.model.unseen_encoder = None
+    classifier.tune(TEXTS * 6, [list(row["labels"]) for row in ROWS] * 6, "micro_f1")
+    wider = classifier.with_labels(NEW)
+    wider.save_pretrained(trained_t5.copy_to(tmp_path / "model"))
+    assert not (tmp_path / "model" / "unseen_encoder").exists()
+    again = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
+    evidence = again.evidence(TEXTS)
+    assert np.array_equal(evidence[UNSEEN], evidence[NEARNESS])
+    expected = again.rules.calibration[UNSEEN].apply(evidence[NEARNESS])[:, -1]
+    for one in (wider, again):
+        assert [p.scores["angry"] for p in one.predict(TEXTS)] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_trained_labels_are_judged_by_it_as_well(trained_t5: Trained) -> None:
     """Probabilities join it with the other sources where rows showed that it tells something."""
     classifier = tuned(trained_t5)
     evidence, names = classifier.evidence(TEXTS), classifier.bank.names
-    known, retrieved = evidence[UNSEEN], evidence["fast"]
+    known, retrieved = evidence[NEARNESS], evidence["fast"]
     alone = Calibration([0.5] * retrieved.shape[2], -0.25, {names[0]: 0.5})
     joined = Calibration([*alone.weights, 1.5], alone.bias, alone.offsets)
     for calibration, sources in ((alone, [retrieved]), (joined, [retrieved, known])):
@@ -127,9 +149,9 @@ def test_a_source_that_tells_nothing_is_not_asked_for(trained_t5: Trained) -> No
     true = (rng.random(odds.shape[:2]) < expit(3 * odds[..., 0])).astype(int)
     noise = rng.normal(size=odds.shape)
     for near, weights in ((noise - true[..., None], 1), (noise + true[..., None], 2)):
-        classifier.rules.tune({"fast": odds, "accurate": odds, UNSEEN: near}, true, "micro_f1")
+        classifier.rules.tune({"fast": odds, "accurate": odds, NEARNESS: near, UNSEEN: near}, true, "micro_f1")
         assert len(classifier.rules.calibration["fast"].weights) == weights
-        assert classifier.rules.needs_nearness("fast", 1) == (weights == 2)
+        assert classifier.rules.joins_nearness("fast", 1) == (weights == 2)
 
 
 def test_labels_added_later_take_nothing_from_the_others() -> None:
