@@ -44,13 +44,14 @@ CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "READ
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RETRIEVAL_FILE, BACKGROUND_FILE = "retrieval.safetensors", "background.safetensors"
 GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER = "generator", "sentence_encoder", "unseen_encoder"
+PART_FOLDERS = (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
 TOKENIZER_FILES = ("tokenizer.json", "*vocab.*", "*.model")  # a tokenizer is in one of these
 # all that is ever published, and all that is fetched of a published model
 PUBLISHED = (
     *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
     *(
         f"{part}/{pattern}"
-        for part in (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
+        for part in PART_FOLDERS
         for pattern in ("*.json", "*.safetensors", "*vocab.txt", "*merges.txt", "*.model")
     ),
 )
@@ -222,8 +223,7 @@ def write_config(folder: str | Path, config: ArtifactConfig) -> None:
 def published_files(folder: str | Path) -> list[str]:
     """The files of a folder that belong to the artifact, relative; nothing else is ever published."""
     folder = Path(folder)
-    parts = (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
-    found = [*folder.glob("*"), *(path for part in parts for path in (folder / part).rglob("*"))]
+    found = [*folder.glob("*"), *(path for part in PART_FOLDERS for path in (folder / part).rglob("*"))]
     names = [path.relative_to(folder).as_posix() for path in found if path.is_file()]
     return sorted(name for name in names if is_published(name))
 

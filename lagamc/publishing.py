@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 
-from lagamc.artifact import CARD_FILE, ENCODER_FOLDER, GENERATOR_FOLDER, is_published, published_files, read_config
+from lagamc.artifact import CARD_FILE, PART_FOLDERS, is_published, published_files, read_config
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess, hub_errors
 
@@ -106,5 +106,4 @@ def publish(
 
 def _is_ours(name: str) -> bool:
     """Whether a file in a repo belongs to the model that was there; the card may be someone's own."""
-    parts = (f"{GENERATOR_FOLDER}/", f"{ENCODER_FOLDER}/")
-    return name.startswith(parts) or (is_published(name) and name != CARD_FILE)
+    return name.startswith(tuple(f"{part}/" for part in PART_FOLDERS)) or (is_published(name) and name != CARD_FILE)

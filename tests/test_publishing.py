@@ -214,7 +214,7 @@ def test_checkpoint_pushes(pushing: Any, owner: Hub, strategy: str) -> None:
     assert "## Results" not in first["README.md"].decode(), "nothing had been measured"
     assert [p.name for p in run.folder.iterdir() if p.name.startswith(".push-")] == []
     assert LagamcClassifier.from_pretrained("you/run@trial", "cpu").predict(TEXTS) == run.load().predict(TEXTS)
-    assert {name for name in owner.fetched() if "/" in name} == {f"sentence_encoder/{name}" for name in ENCODER}
+    assert {name for name in owner.fetched() if "/" in name} == {name for name in TUNED if "/" in name}
 
 
 def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(
