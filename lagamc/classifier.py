@@ -191,7 +191,8 @@ class LagamcClassifier:
 
     def with_bank(self, bank: LabelBank) -> LagamcClassifier:
         """A classifier with the labels of a bank and no others, in other respects as `with_labels`."""
-        return self.with_labels(bank, remove=[name for name in self.bank if name not in bank])
+        gone = [name for name in self.bank if name not in bank] if isinstance(bank, Mapping) else []
+        return self.with_labels(bank, remove=gone)
 
     def predict(
         self,
@@ -340,10 +341,11 @@ class LagamcClassifier:
             raise LagamcError(f"tune: expected labels for every text, found {len(texts)} texts, {len(labels)} labels")
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
         calibrated = any(calibration.weights for calibration in self.rules.calibration.values())
-        if calibrated and true.sum() < MINIMUM_POSITIVES:
+        found = int(true[:, self.rules.trained].sum())
+        if calibrated and self.rules.trained and found < MINIMUM_POSITIVES:
             raise LagamcError(
-                f"tune: expected texts with {MINIMUM_POSITIVES} labels in all at least, found {int(true.sum())}; with "
-                "fewer the model would lose its calibration"
+                f"tune: expected texts with {MINIMUM_POSITIVES} labels in all at least, added ones not counted, found "
+                f"{found}; with fewer the model would lose its calibration"
             )
         figures = self.rules.tune(self.evidence(texts, batch_size, progress, anew=True), true, goal)
         # what was measured before is no figure of these thresholds, nor is a card that was written for them

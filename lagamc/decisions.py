@@ -35,6 +35,7 @@ class DecisionRules:
         self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in (*SCORES, UNSEEN)}
         self.familiar = familiarity(config.label_counts, self.names)
         self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
+        self.trained = [i for i, name in enumerate(self.names) if name not in config.untrained]
         for calibration in self.calibration.values():  # what was found out about the old wording of a label
             calibration.offsets = {k: v for k, v in calibration.offsets.items() if k not in config.untrained}
 
@@ -146,7 +147,7 @@ class DecisionRules:
         Returns:
             for each kind of scores the calibration error before and after, and the figure of the goal, on these rows.
         """
-        trained = [i for i in range(len(self.names)) if i not in self.untrained]
+        trained = self.trained
         names, some = [self.names[i] for i in trained], true[:, trained]
         goals = dict.fromkeys((goal, *GOALS))
         if trained:  # what suits the labels that were trained has to do for the others
@@ -158,10 +159,11 @@ class DecisionRules:
         for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
             before = Calibration().apply(evidence[scores])
             joined = np.concatenate([evidence[scores], evidence[NEARNESS]], axis=-1)
-            familiar = None if self.familiar is None else self.familiar[trained]
-            calibration = fit_calibration(joined[:, trained], some, names, familiar)
-            calibration.drop_last_if_unused()
-            self.calibration[scores] = calibration
+            if trained:
+                familiar = None if self.familiar is None else self.familiar[trained]
+                calibration = fit_calibration(joined[:, trained], some, names, familiar)
+                calibration.drop_last_if_unused()
+                self.calibration[scores] = calibration
             after = self.probabilities(evidence[scores], scores, evidence[NEARNESS][..., 0], evidence[UNSEEN][..., 0])
             self.tuned[scores] = {g: tune_thresholds(after, true, self.names, g) for g in goals}
             figures[scores] = {

@@ -303,7 +303,7 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
         (None, [["late"]], "tune: expected lists of texts and of their labels, found None"),
         (TEXTS[:1], [["gone"]], r"labels \['gone'\] are not in the bank"),
         (TEXTS[:1], ["late"], r"expected a list of labels, found 'late'; write \['late'\]"),
-        (TEXTS[:1], [["late"]], "expected texts with 20 labels in all at least, found 1"),
+        (TEXTS[:1], [["late"]], "expected texts with 20 labels in all at least, added ones not counted, found 1"),
     ],
 )
 def test_what_cannot_be_tuned_leaves_the_model_as_it_is(
@@ -316,6 +316,12 @@ def test_what_cannot_be_tuned_leaves_the_model_as_it_is(
         classifier.tune(texts, labels)
     assert classifier.current_config() == before
     assert classifier.model.background is background
+
+
+@pytest.mark.parametrize("bank", [None, 1, "labels.json"])
+def test_what_is_no_bank_is_refused(classifier: LagamcClassifier, bank: Any) -> None:
+    with pytest.raises(LagamcError, match="expected label -> description, found"):
+        classifier.with_bank(bank)
 
 
 def test_threads_do_not_disturb_each_other(trained_bart: Trained) -> None:

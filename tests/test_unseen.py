@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from lagamc.calibration import Calibration
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
+from lagamc.labels import LabelBank
 from lagamc.unseen import NEARNESS, UNSEEN, Background
 from tests.artifacts import Trained
 from tests.conftest import DESCRIPTIONS, ROWS
@@ -126,6 +127,17 @@ def test_without_an_encoder_of_its_own_it_is_scored_by_the_sentence_encoder(
     expected = again.rules.calibration[UNSEEN].apply(evidence[NEARNESS])[:, -1]
     for one in (wider, again):
         assert [p.scores["angry"] for p in one.predict(TEXTS)] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_texts_of_added_labels_alone_do_not_cost_the_calibration(trained_t5: Trained) -> None:
+    classifier = tuned(trained_t5)
+    wider, new = classifier.with_labels(NEW), [[*NEW]] * 30
+    with pytest.raises(LagamcError, match="added ones not counted, found 0"):
+        wider.tune(TEXTS * 5, new)
+    only = classifier.with_bank(LabelBank(NEW))  # nothing is left that it could be fitted to
+    only.tune(TEXTS * 5, new)
+    for one in (wider, only):
+        assert one.rules.calibration["fast"].weights == classifier.rules.calibration["fast"].weights != []
 
 
 def test_trained_labels_are_judged_by_it_as_well(trained_t5: Trained) -> None:
