@@ -19,6 +19,7 @@ from lagamc.encoders import text_pieces
 from lagamc.encoding import pad_texts
 from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
+from lagamc.predictions import is_whole
 from lagamc.rows import is_encodable
 
 
@@ -118,9 +119,11 @@ class BatchReader:
         for number, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip() or not is_encodable(text):
                 raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
+        if progress is not None and not isinstance(progress, str):  # the bar would fail with its lock in hand
+            raise LagamcError(f"progress: expected the title of a bar or None, found {progress!r}")
         prompt = artifact_prompt(config)
         stride = config.window_stride if window_stride is None else window_stride
-        if not isinstance(stride, int) or stride < 0:
+        if not is_whole(stride) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
         inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
         encoder, longest = self.model.sentence_encoder, config.max_input_length

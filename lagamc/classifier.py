@@ -15,7 +15,6 @@ from huggingface_hub import CommitInfo
 
 from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
 from lagamc.batches import BatchReader, TextBatch
-from lagamc.calibration import MINIMUM_POSITIVES
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import DecisionRules
 from lagamc.decoding import DescriptionDecoder
@@ -303,7 +302,8 @@ class LagamcClassifier:
     def scores(self, texts: Sequence[str], batch_size: int = 32, progress: str | None = None) -> np.ndarray:
         """Label probabilities, (texts, labels)."""
         rows = self.predict(texts, batch_size, generate=False, progress=progress)
-        return np.array([[row.scores[name] for name in self.bank] for row in rows])
+        found = [[row.scores[name] for name in self.bank] for row in rows]
+        return np.array(found).reshape(len(rows), len(self.bank))
 
     def tune(
         self,
@@ -340,14 +340,12 @@ class LagamcClassifier:
         if len(texts) != len(labels) or not len(texts):
             raise LagamcError(f"tune: expected labels for every text, found {len(texts)} texts, {len(labels)} labels")
         true = binarise([self.bank.index(row) for row in labels], len(self.bank))
-        calibrated = any(calibration.weights for calibration in self.rules.calibration.values())
-        found = int(true[:, self.rules.trained].sum())
-        if calibrated and self.rules.trained and found < MINIMUM_POSITIVES:
-            raise LagamcError(
-                f"tune: expected texts with {MINIMUM_POSITIVES} labels in all at least, added ones not counted, found "
-                f"{found}; with fewer the model would lose its calibration"
-            )
-        figures = self.rules.tune(self.evidence(texts, batch_size, progress, anew=True), true, goal)
+        backgrounds = self.model.background, self.model.unseen_background
+        try:
+            figures = self.rules.tune(self.evidence(texts, batch_size, progress, anew=True), true, goal)
+        except LagamcError:
+            self.model.background, self.model.unseen_background = backgrounds
+            raise
         # what was measured before is no figure of these thresholds, nor is a card that was written for them
         measured = {k: round(v, 4) for k, v in figures[self.rules.scores].items() if k != "goal"}
         kept = without_evaluation(self.config.figures)

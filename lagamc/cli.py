@@ -314,7 +314,9 @@ def positive(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    return 0 if text == "0" else positive(text)
+    if text != "0" and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {text!r}")
+    return int(text)
 
 
 def _batch_size(text: str) -> int | str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.calibration import Calibration, expected_calibration_error, familiarity, fit_calibration
+from lagamc.calibration import MINIMUM_POSITIVES, Calibration, expected_calibration_error, familiarity, fit_calibration
 from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
-from lagamc.thresholds import GOALS, Thresholds, goal_figure, tune_thresholds, wanted_precision
+from lagamc.thresholds import GOALS, Thresholds, goal_rank, tune_thresholds, wanted_precision
 from lagamc.unseen import NEARNESS, UNSEEN
+
+logger = logging.getLogger(__name__)
 
 
 class DecisionRules:
@@ -106,7 +110,7 @@ class DecisionRules:
         if threshold is not None:
             if goal is not None:
                 raise LagamcError(f"threshold: {threshold!r} takes the place of tuned ones; leave out goal {goal!r}")
-            if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            if not isinstance(threshold, Real) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
                 raise LagamcError(f"threshold: expected a probability from 0 to 1, found {threshold!r}")
             return np.full(len(self.names), float(threshold))
         if goal is None and top_k is not None:
@@ -146,31 +150,55 @@ class DecisionRules:
 
         Returns:
             for each kind of scores the calibration error before and after, and the figure of the goal, on these rows.
+
+        Raises:
+            LagamcError: the rows suit no calibration, and the one that is there would be lost; nothing is changed.
         """
-        trained = self.trained
-        names, some = [self.names[i] for i in trained], true[:, trained]
-        goals = dict.fromkeys((goal, *GOALS))
+        trained, goals = self.trained, dict.fromkeys((goal, *GOALS))
         if trained:  # what suits the labels that were trained has to do for the others
-            self.calibration[UNSEEN] = fit_calibration(evidence[UNSEEN][:, trained], some)
+            names, some = [self.names[i] for i in trained], true[:, trained]
+            self.calibration |= self._fitted(evidence, some)
             scored = self.calibration[UNSEEN].apply(evidence[UNSEEN][:, trained])
             found = {g: tune_thresholds(scored, some, names, g) for g in goals}
             self.tuned[UNSEEN] = {g: Thresholds(g, t.overall) for g, t in found.items()}
         figures: dict[str, dict[str, float]] = {}
-        for scores in reversed(SCORES):  # untrained labels take the calibration of the fast scores
+        ranks: dict[str, tuple[float, float]] = {}
+        for scores in reversed(SCORES):  # of equal ones the fast
             before = Calibration().apply(evidence[scores])
-            joined = np.concatenate([evidence[scores], evidence[NEARNESS]], axis=-1)
-            if trained:
-                familiar = None if self.familiar is None else self.familiar[trained]
-                calibration = fit_calibration(joined[:, trained], some, names, familiar)
-                calibration.drop_last_if_unused()
-                self.calibration[scores] = calibration
             after = self.probabilities(evidence[scores], scores, evidence[NEARNESS][..., 0], evidence[UNSEEN][..., 0])
             self.tuned[scores] = {g: tune_thresholds(after, true, self.names, g) for g in goals}
+            ranks[scores] = goal_rank(goal, after >= self.tuned[scores][goal].values(self.names), true)
             figures[scores] = {
                 "ece_before": expected_calibration_error(before, true),
                 "ece_after": expected_calibration_error(after, true),
-                "goal": goal_figure(goal, after >= self.tuned[scores][goal].values(self.names), true),
+                "goal": ranks[scores][1],
             }
-        self.scores = max(figures, key=lambda scores: figures[scores]["goal"])
+        self.scores = max(ranks, key=lambda scores: ranks[scores])
         self.thresholds = self.tuned[self.scores][goal]
+        reached, wanted = ranks[self.scores][0], wanted_precision(goal)
+        if wanted is not None and reached < wanted:
+            logger.warning("goal %s: not reached on these texts, the best precision there is %.4f", goal, reached)
         return figures
+
+    def _fitted(self, evidence: Mapping[str, np.ndarray], true: np.ndarray) -> dict[str, Calibration]:
+        """Calibrations of the trained labels; see `tune`.
+
+        Raises:
+            LagamcError: the rows tell nothing, and there is a calibration already, which would be lost.
+        """
+        names, familiar = [self.names[i] for i in self.trained], self.familiar
+        found = {UNSEEN: fit_calibration(evidence[UNSEEN][:, self.trained], true)}
+        if not found[UNSEEN].weights:
+            found[UNSEEN] = self.calibration[UNSEEN]
+        for scores in SCORES:
+            joined = np.concatenate([evidence[scores], evidence[NEARNESS]], axis=-1)[:, self.trained]
+            of_trained = None if familiar is None else familiar[self.trained]
+            found[scores] = fit_calibration(joined, true, names, of_trained)
+            found[scores].drop_last_if_unused()
+        if any(self.calibration[scores].weights and not found[scores].weights for scores in SCORES):
+            raise LagamcError(
+                f"tune: expected texts with {MINIMUM_POSITIVES} labels in all at least, added ones not counted, and "
+                f"more evidence where a label is true than elsewhere; found {int(true.sum())} labels on {len(true)} "
+                "texts, by which the model would lose its calibration"
+            )
+        return found

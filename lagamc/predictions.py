@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
+from typing import TypeGuard
 
 from lagamc.decoding import MODES
 from lagamc.errors import LagamcError
@@ -30,6 +32,11 @@ class Prediction:
     generated: str
     matches: list[Match]
     clipped: bool = False
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_request(
@@ -63,7 +70,7 @@ def check_request(
         if value not in choices:
             raise LagamcError(f"{name}: expected one of {list(choices)}, found {value!r}")
     for name, number in (("beams", beams), ("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):
-        if not isinstance(number, int) or number < 1:
+        if not is_whole(number) or number < 1:
             raise LagamcError(f"{name}: expected a number of at least 1, found {number!r}")
     if beams != 1 and decoding != "generate":
         raise LagamcError(f"beams: {beams} need decoding 'generate', found {decoding!r}")

@@ -33,6 +33,8 @@ def create_repo(
     Raises:
         LagamcError: it cannot be made or written to, or is public where a private one is asked for.
     """
+    if not isinstance(name, str) or not name.strip():
+        raise LagamcError(f"cannot push: expected the name of a repo, such as you/name, found {name!r}")
     access = access or HubAccess()
     access.check_token()
     if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):

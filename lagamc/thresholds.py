@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
-from sklearn.metrics import f1_score, recall_score
+from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lagamc.errors import LagamcError
 
@@ -69,6 +69,13 @@ def goal_figure(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:
     if goal == "micro_f1":  # over all pairs: scikit-learn would count both classes where there is one label
         return float(f1_score(true.ravel(), predicted.ravel(), zero_division=0))
     return float(f1_score(true, predicted, average="macro" if true.shape[1] > 1 else "binary", zero_division=0))
+
+
+def goal_rank(goal: str, predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """By which predictions are compared for a goal: how much of a wanted precision is reached, then `goal_figure`."""
+    wanted = wanted_precision(goal)
+    reached = 1.0 if wanted is None else min(wanted, precision_score(true.ravel(), predicted.ravel(), zero_division=0))
+    return float(reached), goal_figure(goal, predicted, true)
 
 
 def tune_thresholds(

@@ -93,6 +93,7 @@ def test_weights_in_bfloat16(predict: Callable[..., int], classifier: LagamcClas
         (["--dtype", "float16"], "dtype: a T5 model overflows in float16; take bfloat16 or float32"),
         (["--threshold", "1.5"], "expected a probability from 0 to 1, found '1.5'"),
         (["--threshold", "nan"], "expected a probability from 0 to 1, found 'nan'"),
+        (["--window_stride", "-1"], "expected a number of at least 0, found '-1'"),
         (["--batch_size", "some"], "expected a number of at least 1, found 'some'"),
         (["--goal", "accuracy"], "goal: expected"),
         (["--goal", "micro_f1", "--threshold", "0.5"], "--threshold takes the place of the thresholds"),

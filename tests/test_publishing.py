@@ -136,7 +136,7 @@ def test_what_cannot_be_pushed(
     assert "may not do this with you/shop" in messages[-1]
     messages.append(refusal(classifier.push_to_hub, "you/shop", token="hf_thistokenisrevokedABCDEFGHIJKL"))
     assert "the token in use is not valid" in messages[-1]
-    for name in ("you/sh op", "a/b/c", "you/.."):
+    for name in ("you/sh op", "a/b/c", "you/..", "", None):
         messages.append(refusal(classifier.push_to_hub, name))
         assert "cannot push:" in messages[-1]
     repo = hub.make("you/public")

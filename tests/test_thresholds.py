@@ -8,7 +8,7 @@ from scipy.special import logit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lagamc.errors import LagamcError
-from lagamc.thresholds import Thresholds, expected_best, goal_figure, tune_thresholds, wanted_precision
+from lagamc.thresholds import Thresholds, expected_best, goal_figure, goal_rank, tune_thresholds, wanted_precision
 
 NAMES = ["a", "b", "c"]
 TRUE = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
@@ -136,3 +136,12 @@ def test_figures_of_goals() -> None:
     assert goal_figure("macro_f1", predicted, true) == pytest.approx(f1_score(true, predicted, average="macro"))
     recall = recall_score(true, predicted, average="micro")
     assert goal_figure("precision>=0.5", predicted, true) == pytest.approx(recall)
+
+
+def test_a_precision_that_is_reached_comes_before_recall() -> None:
+    true = np.array([[1, 1, 1, 1, 0, 0]])
+    wide, narrow = np.array([[1, 1, 1, 1, 1, 0]]), np.array([[1, 0, 0, 0, 0, 0]])
+    assert goal_rank("precision>=0.9", wide, true) == (0.8, 1.0)
+    assert goal_rank("precision>=0.9", narrow, true) == (0.9, 0.25)
+    assert goal_rank("precision>=0.7", wide, true) == (0.7, 1.0)
+    assert goal_rank("micro_f1", narrow, true) == (1.0, pytest.approx(0.4))

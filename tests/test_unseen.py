@@ -132,8 +132,12 @@ def test_without_an_encoder_of_its_own_it_is_scored_by_the_sentence_encoder(
 def test_texts_of_added_labels_alone_do_not_cost_the_calibration(trained_t5: Trained) -> None:
     classifier = tuned(trained_t5)
     wider, new = classifier.with_labels(NEW), [[*NEW]] * 30
-    with pytest.raises(LagamcError, match="added ones not counted, found 0"):
-        wider.tune(TEXTS * 5, new)
+    before, backgrounds = wider.current_config(), (wider.model.background, wider.model.unseen_background)
+    for labels, found in ((new, 0), ([[*DESCRIPTIONS]] * 30, 30 * len(DESCRIPTIONS))):
+        with pytest.raises(LagamcError, match=f"added ones not counted, and .* found {found} labels on 30 texts"):
+            wider.tune(TEXTS * 5, labels)
+    assert (wider.model.background, wider.model.unseen_background) == backgrounds
+    assert wider.current_config() == before
     only = classifier.with_bank(LabelBank(NEW))  # nothing is left that it could be fitted to
     only.tune(TEXTS * 5, new)
     for one in (wider, only):
