@@ -12,7 +12,7 @@ from lagamc.artifact import ArtifactConfig
 from lagamc.calibration import Calibration, expected_calibration_error, familiarity, fit_calibration
 from lagamc.decisions import DecisionRules
 from lagamc.scoring import SCORES
-from lagamc.unseen import UNSEEN
+from lagamc.unseen import NEARNESS, UNSEEN
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.normal(-1.0, 2.0, size=(600, 6))  # true log-odds
@@ -144,7 +144,7 @@ def test_rules_know_the_labels_by_their_training_rows() -> None:
     assert rules.probabilities(evidence, "fast")[0] == pytest.approx(expit([-1.0, 2.0]))
     unknown = DecisionRules(config, ["rare", "often"], True)  # a model without counts
     assert unknown.probabilities(evidence, "fast")[0] == pytest.approx(expit([2.0, 2.0]))
-    sources = dict.fromkeys((*SCORES, UNSEEN), TRUTH[:, :2, None])
+    sources = dict.fromkeys((*SCORES, NEARNESS, UNSEEN), TRUTH[:, :2, None])
     for known, ends in ((rules, 1), (unknown, 0)):
         known.tune(sources, LABELS[:, :2], "micro_f1")
         assert bool(known.calibration["fast"].scarce_weights) == ends

@@ -214,7 +214,9 @@ def test_checkpoint_pushes(pushing: Any, owner: Hub, strategy: str) -> None:
     assert "## Results" not in first["README.md"].decode(), "nothing had been measured"
     assert [p.name for p in run.folder.iterdir() if p.name.startswith(".push-")] == []
     assert LagamcClassifier.from_pretrained("you/run@trial", "cpu").predict(TEXTS) == run.load().predict(TEXTS)
-    assert {name for name in owner.fetched() if "/" in name} == {name for name in TUNED if "/" in name}
+    files, fetched = repo.files("trial"), {*owner.fetched()}
+    assert fetched <= TUNED
+    assert {files[name] for name in fetched} == {files[name] for name in TUNED}
 
 
 def test_a_checkpoint_that_cannot_be_pushed_does_not_stop_the_training(
