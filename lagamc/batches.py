@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from lagamc.errors import LagamcError
 from lagamc.modeling import LagamcModel
 from lagamc.predictions import is_whole
 from lagamc.rows import is_encodable
+
+Progress = str | Callable[[int], Any] | None  # title of a bar, or what is told how many texts were finished
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class BatchReader:
         answer: Callable[[TextBatch], list[Any]],
         config: ArtifactConfig,
         batch_size: int = 32,
-        progress: str | None = None,
+        progress: Progress = None,
         window_stride: int | None = None,
         embed: bool = False,
     ) -> tuple[list[list[Any]], list[bool]]:
@@ -105,7 +108,7 @@ class BatchReader:
             answer: one for each row of a batch.
             config: prompt, input length and stride of the windows.
             batch_size: windows at a time.
-            progress: title of a progress bar; None shows none.
+            progress: title of a progress bar, or takes the number of texts that each batch finished; None shows none.
             window_stride: tokens from one window to the next, 0 cuts long texts; None takes that of the configuration.
             embed: whether the sentence encoder reads the texts, too; with windows each text as far as it can.
 
@@ -119,8 +122,8 @@ class BatchReader:
         for number, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip() or not is_encodable(text):
                 raise LagamcError(f"predict: text {number} is empty or no valid string ({text!r:.40})")
-        if progress is not None and not isinstance(progress, str):  # the bar would fail with its lock in hand
-            raise LagamcError(f"progress: expected the title of a bar or None, found {progress!r}")
+        if not (progress is None or isinstance(progress, str) or callable(progress)):  # the bar would keep its lock
+            raise LagamcError(f"progress: expected the title of a bar, a function or None, found {progress!r}")
         prompt = artifact_prompt(config)
         stride = config.window_stride if window_stride is None else window_stride
         if not is_whole(stride) or stride < 0:
@@ -130,14 +133,19 @@ class BatchReader:
         pieces = text_pieces(encoder, texts, longest, stride) if embed else None
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc=progress, disable=progress is None, unit="batch"):
-            rows = order[start : start + batch_size]
-            read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
-            with ONE_AT_A_TIME, torch.inference_mode():
-                answers = answer(self.read([inputs[i] for i in rows], read_too))
-            for i, found in zip(rows, answers, strict=True):
-                results[i] = found
+        left = Counter(owners)
+        title = progress if isinstance(progress, str) else None
+        with tqdm(total=len(texts), desc=title, disable=title is None, unit=" texts") as bar:
+            report = progress if callable(progress) else bar.update
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
+                with ONE_AT_A_TIME, torch.inference_mode():
+                    answers = answer(self.read([inputs[i] for i in rows], read_too))
+                for i, found in zip(rows, answers, strict=True):
+                    results[i] = found
+                left.subtract(owners[i] for i in rows)
+                report(sum(not left[owner] for owner in {owners[i] for i in rows}))
         windows: list[list[Any]] = [[] for _ in texts]
         for owner, result in zip(owners, results, strict=True):
             windows[owner].append(result)

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import CommitInfo
 
 from lagamc.artifact import ArtifactConfig, edited_card, find_artifact, save_artifact
-from lagamc.batches import BatchReader, TextBatch
+from lagamc.batches import BatchReader, Progress, TextBatch
 from lagamc.cards import render_card, without_evaluation
 from lagamc.decisions import DecisionRules
 from lagamc.decoding import DescriptionDecoder
@@ -51,6 +51,7 @@ class LagamcClassifier:
         self.config = config
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.ones(1, device=self.device).tolist()  # of `meta` nothing comes back
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise LagamcError(f"device: {device!r} cannot be used here ({first_line(error)})") from error
@@ -206,7 +207,7 @@ class LagamcClassifier:
         decoding: str | None = None,
         beams: int = 1,
         window_stride: int | None = None,
-        progress: str | None = None,
+        progress: Progress = None,
     ) -> list[Prediction]:
         """Predicts labels of texts.
 
@@ -228,7 +229,8 @@ class LagamcClassifier:
             window_stride: a text longer than the model's input is read in windows that begin so many tokens apart;
                 a label has its highest score in any of them, and what was written to them is joined. 0: it is cut;
                 None the model's own.
-            progress: title of a progress bar on the standard error; None shows none.
+            progress: title of a progress bar on the standard error, or a function that is given the number of texts
+                that each batch finished; None shows none.
 
         Raises:
             LagamcError: an argument is not one of the above, or a text is empty or no string.

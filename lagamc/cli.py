@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from lagamc import __version__
 from lagamc.errors import LagamcError, without_tokens
@@ -36,6 +37,12 @@ class _Parser(argparse.ArgumentParser):
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_args(self, arguments: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        for before, argument in pairwise(["", *arguments]):
+            if not argument:
+                self.error(f"expected a value{' after ' if before else ''}{before}, found an empty one")
+        return super().parse_args(arguments)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise LagamcError(f"{message} (see {self.prog} --help)")

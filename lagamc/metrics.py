@@ -19,6 +19,8 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from lagamc.thresholds import f1_of_counts
+
 FIGURES = (
     *("micro_f1", "micro_precision", "micro_recall", "macro_f1", "macro_precision", "macro_recall"),
     *("subset_accuracy", "hamming_loss", "labels_per_row"),
@@ -103,17 +105,17 @@ def label_metrics(predicted: np.ndarray, true: np.ndarray, names: Sequence[str])
         true: (rows, labels), 0 or 1.
         names: of the labels.
     """
-    right = (predicted.astype(bool) & true.astype(bool)).sum(axis=0).tolist()
-    supports, given = true.sum(axis=0).tolist(), predicted.sum(axis=0).tolist()
+    right, given, supports = (predicted.astype(bool) & true.astype(bool)).sum(0), predicted.sum(0), true.sum(0)
+    columns = (part.tolist() for part in (right, given, supports, f1_of_counts(right, given, supports)))
     return {
         name: {
             "support": support,
             "predicted": count,
             "precision": hits / max(1, count),
             "recall": hits / max(1, support),
-            "f1": 2 * hits / max(1, support + count),
+            "f1": f1,
         }
-        for name, hits, support, count in zip(names, right, supports, given, strict=True)
+        for name, hits, count, support, f1 in zip(names, *columns, strict=True)
     }
 
 

@@ -33,7 +33,8 @@ WINDOW = 1024  # rows that are sorted by length at a time
 WINDOW_SCORES = 4_000_000  # of a window at most
 FIRST_BATCH = {"cpu": 32, "cuda": 256}  # of an automatic batch size
 FORMAT = 1  # of the unfinished work
-Predict = Callable[[list[str]], Sequence[Prediction]]
+Report = Callable[[int], Any]  # is told how many texts were finished
+Predict = Callable[[list[str], Report], Sequence[Prediction]]
 
 
 class PredictionJob:
@@ -86,7 +87,7 @@ class PredictionJob:
             self._begin(identity or {}, resume)
         if self.check is not None and self.check.rows == self.check.bad:
             with self:
-                self.run(lambda _: [], "no model", progress=False)
+                self.run(lambda *_: [], "no model", progress=False)
 
     def _begin(self, identity: Mapping[str, Any], resume: bool) -> None:
         self.work = WorkFolder(self.target)
@@ -135,7 +136,7 @@ class PredictionJob:
         """Predicts what is not done yet and puts the output into place.
 
         Args:
-            predict: predictions for the texts of a window, in order.
+            predict: predictions for the texts of a window, in order; tells how many are finished meanwhile.
             title: of the progress bar.
             window: rows at a time; the same when a run is resumed.
             progress: whether a bar is shown on the standard error.
@@ -158,8 +159,9 @@ class PredictionJob:
             for turn, found in enumerate(windows(read_inputs(self.source, self.columns), window)):
                 rows += len(found)
                 if self.processes.takes(turn) and turn // self.processes.count >= output.windows:
-                    self._window(output, found, predict)
-                    bar.update(len(found))
+                    before = bar.n
+                    self._window(output, found, predict, bar.update)
+                    bar.update(len(found) - (bar.n - before))
         if self.check is not None and (rows != self.check.rows or file_state(self.source) != self.check.state):
             raise LagamcError(f"{self.source}: was changed while it was read; begin anew")
         summary = output.summary
@@ -175,12 +177,14 @@ class PredictionJob:
         summary.seconds = time.monotonic() - start
         return summary
 
-    def _window(self, output: Part | StreamOutput, rows: Sequence[Example | BadRow], predict: Predict) -> None:
+    def _window(
+        self, output: Part | StreamOutput, rows: Sequence[Example | BadRow], predict: Predict, report: Report
+    ) -> None:
         bad = [row for row in rows if isinstance(row, BadRow)]
         if bad and self.on_error == "fail":
             raise LagamcError(str(bad[0]))
         examples = [row for row in rows if isinstance(row, Example)]
-        predictions = predict([example.text for example in examples]) if examples else []
+        predictions = predict([example.text for example in examples], report) if examples else []
         lines = [as_json(row.id, answer) for row, answer in zip(examples, predictions, strict=True)]
         errors = [{"file": row.file, "line": row.line, "reason": row.reason} for row in bad]
         output.write(lines, errors, _counts(predictions, len(bad)))
@@ -200,11 +204,16 @@ class Predictor:
         self.automatic = batch_size == "auto"
         self.batch_size = FIRST_BATCH.get(classifier.device.type, 32) if batch_size == "auto" else batch_size
 
-    def __call__(self, texts: list[str]) -> list[Prediction]:
+    def __call__(self, texts: list[str], report: Report | None = None) -> list[Prediction]:
         """Raises LagamcError where memory does not suffice."""
         while True:
             try:
-                return self.classifier.predict(texts, batch_size=self.batch_size, **self.settings)  # type: ignore[arg-type]
+                return self.classifier.predict(
+                    texts,
+                    batch_size=self.batch_size,  # type: ignore[arg-type]
+                    progress=report,
+                    **self.settings,
+                )
             except (RuntimeError, MemoryError) as error:
                 if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
                     raise

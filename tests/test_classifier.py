@@ -91,7 +91,7 @@ def test_no_texts_give_no_predictions(classifier: LagamcClassifier) -> None:
         (["fine", " \n"], {}, "text 1 is empty"),
         (["fine", "fine", None], {}, "text 2 is empty or no valid string"),
         (["fine"], {"decide_by": "coin"}, "decide_by.*'coin'"),
-        (["fine"], {"progress": 1}, "progress: expected the title of a bar or None, found 1"),
+        (["fine"], {"progress": 1}, "progress: expected the title of a bar, a function or None, found 1"),
         (["fine"], {"batch_size": True}, "batch_size: expected a number of at least 1, found True"),
         (["fine"], {"threshold": True}, "threshold: expected a probability from 0 to 1, found True"),
     ],
@@ -228,9 +228,10 @@ def test_longer_descriptions_may_be_written(trained_bart: Trained) -> None:
     assert "late" not in classifier.with_labels({}, remove=(name for name in ["late"])).bank
 
 
-def test_an_unknown_device(trained_t5: Trained) -> None:
-    with pytest.raises(LagamcError, match="device: 'foo' cannot be used here"):
-        LagamcClassifier.from_pretrained(trained_t5.folder, "foo")
+@pytest.mark.parametrize("device", ["foo", "meta"])  # unknown; one that holds no numbers
+def test_a_device_that_cannot_be_used(device: str, trained_t5: Trained) -> None:
+    with pytest.raises(LagamcError, match=f"device: '{device}' cannot be used here"):
+        LagamcClassifier.from_pretrained(trained_t5.folder, device)
 
 
 # goals, thresholds, kinds of scores

@@ -123,6 +123,8 @@ def test_unwritable_output_is_refused_before_the_model_is_loaded(
         (["evaluate", "m"], "FILE"),
         (["describe", "rows.jsonl", "--offline", "--output", "labels.csv"], "a name that ends in .json"),
         (["train", "--data_dir", "demo", "--no_such_thing", "1"], "unknown argument --no_such_thing"),
+        (["predict", "--model", "m", "--input", ""], "expected a value after --input, found an empty one"),
+        (["show", "", "--input", "i"], "expected a value, found an empty one"),
         (["train"], "expected one of data_dir, train_file or dataset_name"),
     ],
 )

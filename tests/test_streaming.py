@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns
@@ -19,6 +20,7 @@ from lagamc.errors import LagamcError
 from lagamc.outputs import check_target
 from lagamc.predictions import Prediction
 from lagamc.streaming import PredictionJob, Predictor, predict_file, window_size
+from tests.artifacts import Trained
 from tests.conftest import ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
@@ -205,6 +207,18 @@ def test_a_device_that_is_full(classifier: LagamcClassifier, source: str) -> Non
 # batches and memory
 
 
+class Counting(tqdm):  # type: ignore[type-arg]
+    """A bar that keeps its steps."""
+
+    def __init__(self, **settings: Any):
+        self.steps: list[int] = []
+        super().__init__(**settings)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        self.steps.append(int(n or 0))
+        return super().update(n)
+
+
 class Forgetful:
     """A classifier whose memory holds eight texts at a time."""
 
@@ -235,6 +249,19 @@ def test_batches_are_halved_until_they_fit(error: Exception, capsys: pytest.Capt
     assert "going on with 8" in said
 
 
+def test_the_bar_moves_with_every_batch(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Counting] = []
+    monkeypatch.setattr("lagamc.streaming.tqdm", lambda **settings: bars.append(Counting(**settings)) or bars[-1])
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [json.dumps({"text": "late " * (1 + row * 4)}) for row in range(6)]
+    source.write_text("\n".join([*lines, "{bad", *lines]) + "\n", encoding="utf-8")
+    settings: dict[str, Any] = {"on_error": "skip", "window_stride": 4}
+    predict_file(trained.load(), str(source), str(target), window=10, batch_size=2, **settings)
+    assert bars[0].n == 13
+    assert max(bars[0].steps) <= 2
+    assert sum(bars[0].steps) == 13
+
+
 def test_memory_that_does_not_suffice() -> None:
     with pytest.raises(LagamcError, match=r"out of memory with 32 texts .*: --batch_size auto finds one that fits"):
         Predictor(Forgetful(MEMORY[0]), 32)(["a"])  # type: ignore[arg-type]
@@ -263,7 +290,9 @@ def account(folder: Path, content: bytes) -> tuple[int, int]:
     try:
         with pytest.MonkeyPatch.context() as patch, PredictionJob(str(source), str(target), on_error="skip") as job:
             patch.setattr(os, "fsync", lambda _: None)  # the disk takes its time
-            summary = job.run(lambda texts: [Prediction([], {}, text, []) for text in texts], window=7, progress=False)
+            summary = job.run(
+                lambda texts, _: [Prediction([], {}, text, []) for text in texts], window=7, progress=False
+            )
             assert (summary.rows, summary.failures) == (
                 count_lines(target),
                 count_lines(Path(f"{target}.errors.jsonl")),

@@ -24,7 +24,7 @@ IDENTITY = {"model": "m", "labels": None, "settings": {"goal": None}}
 ROWS = 10
 
 
-def answers(texts: list[str]) -> list[Prediction]:
+def answers(texts: list[str], *_: Any) -> list[Prediction]:
     return [Prediction([f"l{len(text) % 3}"], {"l0": len(text) / 100}, text.upper(), []) for text in texts]
 
 
@@ -54,11 +54,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.startswith("out.jsonl")}
 
 
-def stopping_at(count: int, error: BaseException) -> Callable[[list[str]], list[Prediction]]:
+def stopping_at(count: int, error: BaseException) -> Callable[..., list[Prediction]]:
     """Predicts so many windows."""
     calls = iter(range(count))
 
-    def predict(texts: list[str]) -> list[Prediction]:
+    def predict(texts: list[str], *_: Any) -> list[Prediction]:
         if next(calls, None) is None:
             raise error
         return answers(texts)
@@ -88,7 +88,7 @@ def test_what_was_done_is_kept_and_gone_on_with(
     with pytest.raises(LagamcError, match="unfinished work of a run that was stopped; go on with it by --resume"):
         run(source, target)
     seen: list[str] = []
-    summary = run(source, target, lambda texts: seen.extend(texts) or answers(texts), resume=True)
+    summary = run(source, target, lambda texts, _: seen.extend(texts) or answers(texts), resume=True)
     assert [len(text) for text in seen] == [8, 9, 10, 11]
     assert files(tmp_path) == whole
     assert (summary.rows, summary.failures, sum(summary.label_counts.values())) == (9, 1, 9)
@@ -213,7 +213,7 @@ def test_work_that_was_cut_is_refused(source: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_one_output(source: Path, tmp_path: Path) -> None:
-    def second(texts: list[str]) -> list[Prediction]:
+    def second(texts: list[str], *_: Any) -> list[Prediction]:
         with pytest.raises(LagamcError, match="another run is writing it at this moment"):
             run(source, tmp_path / "out.jsonl", resume=True)
         return answers(texts)
@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_written(source: Path, tmp_path: Path, monkeypat
 
 
 def test_input_that_changes_under_the_run(source: Path, tmp_path: Path) -> None:
-    def grow(texts: list[str]) -> list[Prediction]:
+    def grow(texts: list[str], *_: Any) -> list[Prediction]:
         with source.open("a", encoding="utf-8") as file:
             file.write('{"text": "more"}\n')
         return answers(texts)
@@ -328,7 +328,7 @@ def test_processes_take_windows_in_turn(
     for index in reversed(range(count)):
         seen[index] = []
 
-        def predict(texts: list[str], index: int = index) -> list[Prediction]:
+        def predict(texts: list[str], _: Any, index: int = index) -> list[Prediction]:
             seen[index] += texts
             return answers(texts)
 
