@@ -4,7 +4,7 @@
 
 Every row is a run of `run_train.py` with a config of `configs/ablations` or a change to it: the first training rows,
 all development rows, on which one threshold is tuned, and the first 1,000 test rows. The generator alone reads the
-texts of the retrieval term.
+texts of the retrieval term, and what their words say is no source of the scores.
 Finished runs are kept in `benchmarks/results/loss_forms/` and not repeated. The last line is one JSON object.
 """
 

@@ -187,7 +187,9 @@ def lagamc(task: Task) -> Scored:
     scores = {split: expit(logit(rows.scores) - shift) for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
     precision = "" if figures["mixed_precision"] == "no" else f", {figures['mixed_precision']}"
-    setting = " ".join([f"configs/{config}.yaml", *task.settings]) + precision
+    setting = (
+        " ".join([f"configs/{config}.yaml", *task.settings]) + (tables.WORDS if saved.lexical else "") + precision
+    )
     return Scored(scores, f"lagamc {__version__}", setting, trainable, total)
 
 

@@ -49,7 +49,7 @@ IDENTITY = {"model": "stub", "settings": {}}
 class StubReader(BatchReader):
     """Gives token ids as they are."""
 
-    def read(self, rows: Any, pieces: Any = None) -> Any:
+    def read(self, rows: Any, pieces: Any = None, lexical: Any = None) -> Any:
         """The rows."""
         return rows
 
@@ -68,6 +68,7 @@ class Stub(LagamcClassifier):
             tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer),
             codec=SimpleNamespace(bank=bank),
             reads_texts=False,
+            lexical=None,
         )
         self.model = model
         self.reader = StubReader(model)

@@ -42,13 +42,15 @@ from lagamc.unseen import UNSEEN
 FORMAT_VERSION = 1
 CONFIG_FILE, LABELS_FILE, CARD_FILE = "lagamc_config.json", "labels.json", "README.md"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-RETRIEVAL_FILE, BACKGROUND_FILE = "retrieval.safetensors", "background.safetensors"
+RETRIEVAL_FILE, BACKGROUND_FILE, LEXICAL_FILE = (
+    f"{part}.safetensors" for part in ("retrieval", "background", "lexical")
+)
 GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER = "generator", "sentence_encoder", "unseen_encoder"
 PART_FOLDERS = (GENERATOR_FOLDER, ENCODER_FOLDER, UNSEEN_FOLDER)
 TOKENIZER_FILES = ("tokenizer.json", "*vocab.*", "*.model")  # a tokenizer is in one of these
 # all that is ever published, and all that is fetched of a published model
 PUBLISHED = (
-    *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
+    *(*ADAPTER_FILES, RETRIEVAL_FILE, BACKGROUND_FILE, LEXICAL_FILE, CONFIG_FILE, LABELS_FILE, CARD_FILE),
     *(
         f"{part}/{pattern}"
         for part in PART_FOLDERS
@@ -81,6 +83,7 @@ class ArtifactConfig:
         calibration: scores -> how log-odds become probabilities.
         untrained: labels that were added or reworded after training.
         unseen_encoder: whether these have a sentence encoder of their own.
+        lexical: whether what the words say is a source of the scores.
         loss: settings of the losses.
         lambda_mode, lambda_value: of the hybrid loss.
         bridge_fidelity: mean and minimum similarity over the bank's descriptions.
@@ -108,6 +111,7 @@ class ArtifactConfig:
     calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
     untrained: list[str] = field(default_factory=list)
     unseen_encoder: bool = False
+    lexical: bool = False
     loss: dict[str, Any] = field(default_factory=lambda: LossSettings().to_dict())
     lambda_mode: str = "learnable"
     lambda_value: float = 0.5
@@ -177,6 +181,11 @@ def save_artifact(
             save_model(model.retrieval, str(folder / RETRIEVAL_FILE))
         else:
             (folder / RETRIEVAL_FILE).unlink(missing_ok=True)  # of an earlier run
+        config.lexical = model.lexical is not None
+        if model.lexical is not None:
+            model.lexical.save(folder / LEXICAL_FILE)
+        else:
+            (folder / LEXICAL_FILE).unlink(missing_ok=True)
         write_backgrounds(folder, model)
         config.lambda_mode, config.lambda_value = model.balance.mode, float(model.balance.value.detach())
         config.lambda_minimum = model.balance.minimum
@@ -307,6 +316,7 @@ def read_config(folder: str | Path) -> ArtifactConfig:
     needed = [LABELS_FILE, *(f"{part}/{name}" for part in encoders for name in ("modules.json", "model.safetensors"))]
     needed += list(ADAPTER_FILES) if config.base_model else [f"{GENERATOR_FOLDER}/config.json"]
     needed += [RETRIEVAL_FILE] if config.loss.get("retrieval_weight") else []
+    needed += [LEXICAL_FILE] if config.lexical else []
     if UNSEEN in config.tuned:
         needed += [BACKGROUND_FILE, *([f"{UNSEEN_FOLDER}/{BACKGROUND_FILE}"] if config.unseen_encoder else [])]
     missing = [name for name in needed if not (folder / name).is_file()]

@@ -58,7 +58,7 @@ def config_problems(config: ArtifactConfig) -> list[str]:
     readers = (1 + (loss.retrieval_readers == "both")) if loss.retrieval_weight else 0
     for scores, calibration in calibrations.items():
         weights, scarce = len(calibration.weights), len(calibration.scarce_weights)
-        sources = {"accurate": readers + 1, "fast": readers or 1}.get(scores, 1)
+        sources = {"accurate": readers + 1 + config.lexical, "fast": (readers or 1) + config.lexical}.get(scores, 1)
         most = sources + (scores in SCORES and UNSEEN in config.tuned)  # how near text and description are
         if weights not in (0, sources, most) or scarce not in (0, weights):
             wrong.append(f"calibration: expected {sources} weights of {scores} scores, found {weights} and {scarce}")

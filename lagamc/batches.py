@@ -36,6 +36,7 @@ class TextBatch:
         reading: of the generator.
         embedded: (windows, dimensions) of the sentence encoder; None where it did not read them.
         retrieved: (windows, labels, readers) logits of retrieval; None where the model has no such part.
+        lexical: (windows, labels) log-odds by the words of the whole text; None where the model has no such part.
     """
 
     input_ids: Tensor
@@ -43,6 +44,7 @@ class TextBatch:
     reading: Reading
     embedded: Tensor | None
     retrieved: Tensor | None
+    lexical: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -74,22 +76,29 @@ class BatchReader:
         with torch.no_grad():
             return None if self.model.retrieval is None else self.model.encode_bank()
 
-    def read(self, rows: Sequence[Sequence[int]], pieces: Sequence[Sequence[int]] | None = None) -> TextBatch:
+    def read(
+        self,
+        rows: Sequence[Sequence[int]],
+        pieces: Sequence[Sequence[int]] | None = None,
+        lexical: np.ndarray | None = None,
+    ) -> TextBatch:
         """A batch of token ids.
 
         Args:
             rows: of prompt and text.
             pieces: of the same texts for the sentence encoder; None where it need not read them.
+            lexical: (rows, labels) of the same texts, see `TextBatch`.
         """
         backbone = self.model.backbone
         padded = pad_texts(rows, backbone.padding_id, backbone.padding_side)
         ids, mask = (part.to(self.model.device) for part in padded)
         reading = backbone.read(ids, mask)
-        texts = None
+        embedded = None
         if pieces is not None:  # windows of one text have the same ones
             place = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, pieces)))}
-            texts = self.model.descriptions.texts(list(place))[[place[tuple(row)] for row in pieces]]
-        return TextBatch(ids, mask, reading, texts, self.model.retrieve(reading, self.bank_embeddings, texts))
+            embedded = self.model.descriptions.texts(list(place))[[place[tuple(row)] for row in pieces]]
+        retrieved = self.model.retrieve(reading, self.bank_embeddings, embedded)
+        return TextBatch(ids, mask, reading, embedded, retrieved, lexical)
 
     def run(
         self,
@@ -128,9 +137,11 @@ class BatchReader:
         stride = config.window_stride if window_stride is None else window_stride
         if not is_whole(stride) or stride < 0:
             raise LagamcError(f"window_stride: expected a number of tokens, or 0, found {stride!r}")
-        inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, config.max_input_length, stride)
         encoder, longest = self.model.sentence_encoder, config.max_input_length
-        pieces = text_pieces(encoder, texts, longest, stride) if embed else None
+        with ONE_AT_A_TIME:
+            inputs, owners, clipped = prompt.encode_windows(self.model.tokenizer, texts, longest, stride)
+            pieces = text_pieces(encoder, texts, longest, stride) if embed else None
+            lexical = None if self.model.lexical is None else self.model.lexical.score(texts)
         results: list[Any] = [None] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
         left = Counter(owners)
@@ -139,13 +150,15 @@ class BatchReader:
             report = progress if callable(progress) else bar.update
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
-                read_too = None if pieces is None else [pieces[owners[i]] for i in rows]
+                of_rows = [owners[i] for i in rows]
+                read_too = None if pieces is None else [pieces[owner] for owner in of_rows]
+                words = None if lexical is None else lexical[of_rows]
                 with ONE_AT_A_TIME, torch.inference_mode():
-                    answers = answer(self.read([inputs[i] for i in rows], read_too))
+                    answers = answer(self.read([inputs[i] for i in rows], read_too, words))
                 for i, found in zip(rows, answers, strict=True):
                     results[i] = found
-                left.subtract(owners[i] for i in rows)
-                report(sum(not left[owner] for owner in {owners[i] for i in rows}))
+                left.subtract(of_rows)
+                report(sum(not left[owner] for owner in set(of_rows)))
         windows: list[list[Any]] = [[] for _ in texts]
         for owner, result in zip(owners, results, strict=True):
             windows[owner].append(result)

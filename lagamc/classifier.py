@@ -260,7 +260,7 @@ class LagamcClassifier:
                 written = self.model.response_texts(rows.cpu().numpy())
                 matches = self.matcher.match(written)
             none = [None] * len(batch)
-            evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores) if scored else none
+            evidence = self.scorer.evidence(batch.reading, batch.retrieved, scores, batch.lexical) if scored else none
             nearest = self.nearness.score(batch.unit_embeddings) if near else none
             return list(zip(evidence, nearest, written, matches, strict=True))
 
@@ -372,7 +372,8 @@ class LagamcClassifier:
         """
 
         def answer(batch: TextBatch) -> list[dict[str, np.ndarray]]:
-            found = {scores: self.scorer.evidence(batch.reading, batch.retrieved, scores) for scores in SCORES}
+            read = batch.reading, batch.retrieved
+            found = {scores: self.scorer.evidence(*read, scores, batch.lexical) for scores in SCORES}
             found[NEARNESS] = batch.unit_embeddings
             return [{scores: values[row] for scores, values in found.items()} for row in range(len(batch))]
 

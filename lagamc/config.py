@@ -115,6 +115,12 @@ class ModelArguments:
         default=0.1,
         metadata={"help": "Dropout of the sentence encoder while it reads a text in training; none elsewhere."},
     )
+    lexical: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether the words of a text, by a logistic regression for each label, are a source of scores."
+        },
+    )
     bank_sample: int | None = field(
         default=None,
         metadata={

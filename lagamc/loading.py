@@ -19,6 +19,7 @@ from lagamc.artifact import (
     ENCODER_FOLDER,
     GENERATOR_FOLDER,
     LABELS_FILE,
+    LEXICAL_FILE,
     RETRIEVAL_FILE,
     UNSEEN_FOLDER,
     ArtifactConfig,
@@ -30,6 +31,7 @@ from lagamc.errors import LagamcError
 from lagamc.generators import find_generator, first_line, load_generator, load_tokenizer
 from lagamc.hub import HubAccess, ModelFolder
 from lagamc.labels import LabelBank
+from lagamc.lexical import LexicalScorer
 from lagamc.losses import LossBalance, LossSettings
 from lagamc.modeling import LagamcModel
 from lagamc.prompts import ResponseCodec
@@ -81,6 +83,8 @@ def load_artifact(
         generator, encoder, tokenizer, codec, balance, LossSettings(**config.loss), config.label_vocabulary
     )
     _load_retrieval(model, folder)
+    if config.lexical:
+        model.lexical = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer, len(bank))
     if UNSEEN in config.tuned:
         model.background = Background.load(folder / BACKGROUND_FILE, model.embedding_dimensions)
     if config.unseen_encoder:

@@ -18,6 +18,7 @@ from lagamc.backbones import DecoderOnlyBackbone, EncoderDecoderBackbone, Readin
 from lagamc.bridge import TokenBridge, pad_alignments
 from lagamc.compared import ComparedLabels
 from lagamc.descriptions import DescriptionEncoder, Texts, encoder_backbone
+from lagamc.lexical import LexicalScorer
 from lagamc.losses import (
     LabelRetrieval,
     LossBalance,
@@ -107,6 +108,7 @@ class LagamcModel(nn.Module):
         # what labels that are added later are scored by; without it that is the sentence encoder
         self.unseen_encoder: SentenceTransformer | None = None
         self.unseen_background: Background | None = None
+        self.lexical: LexicalScorer | None = None  # told from the training texts
         self.set_labels(codec)
 
     def set_labels(self, codec: ResponseCodec) -> None:
@@ -129,6 +131,9 @@ class LagamcModel(nn.Module):
         other = LagamcModel(*parts, self.restricted, self.retrieval)
         for name in ("background", "unseen_encoder", "unseen_background"):
             setattr(other, name, getattr(self, name))
+        if self.lexical is not None:
+            place = {name: i for i, name in enumerate(self.codec.bank)}
+            other.lexical = self.lexical.of_labels([place.get(name) for name in codec.bank])
         return other
 
     # the parts

@@ -23,10 +23,9 @@ LIMIT = 1e-4  # log-odds are those of probabilities between this and 1 minus thi
 class LabelScorer:
     """Log-odds of every label, from one source or several.
 
-    * `accurate`: the generator's probability of each label, from a beam over label sets; and retrieval by each of
-      its readers, where the model has that part.
-    * `fast`: retrieval alone, without a decoder pass. A model without that part follows its most probable label
-      set alone.
+    * `accurate`: the generator's probability of each label, from a beam over label sets; retrieval by each of its
+      readers, where the model has that part; and what the words say, where it has that one.
+    * `fast`: the same without a decoder pass. A model without retrieval follows its most probable label set alone.
 
     A response is a chain of choices: at the start and after each description one more label or the end. With a fixed
     label order every set of labels is written in exactly one way, so the product of its choices is the probability of
@@ -59,24 +58,28 @@ class LabelScorer:
     def sources(self, scores: str) -> int:
         """How many sources there are, for a kind of scores."""
         readers = (self.model.retrieval is not None) + self.model.reads_texts
-        return readers + (scores == "accurate" or not readers)
+        return readers + (scores == "accurate" or not readers) + (self.model.lexical is not None)
 
     @torch.no_grad()
-    def evidence(self, reading: Reading, retrieved: Tensor | None, scores: str = "accurate") -> np.ndarray:
+    def evidence(
+        self, reading: Reading, retrieved: Tensor | None, scores: str = "accurate", lexical: np.ndarray | None = None
+    ) -> np.ndarray:
         """Log-odds of each label from each source, (rows, labels, sources), float64.
 
         Args:
             reading: the texts.
             retrieved: (rows, labels, readers) logits of `LagamcModel.retrieve`; None where the model has no such part.
             scores: `accurate` or `fast`.
+            lexical: (rows, labels) of `LexicalScorer.score`; None where the model has no such part.
         """
-        sources = []
+        sources, highest = [], float(logit(1 - LIMIT))
         if scores == "accurate" or retrieved is None:
             written = self._marginals(reading) if scores == "accurate" else self._chain(reading)
             sources.append(logit(np.clip(written, LIMIT, 1 - LIMIT))[..., None])
         if retrieved is not None:
-            highest = float(logit(1 - LIMIT))
             sources.append(np.clip(retrieved.cpu().double().numpy(), -highest, highest))
+        if lexical is not None:
+            sources.append(np.clip(lexical.astype(np.float64), -highest, highest)[..., None])
         return np.concatenate(sources, axis=-1)
 
     def _chain(self, reading: Reading) -> np.ndarray:

@@ -46,6 +46,7 @@ from lagamc.generators import (
     trainable_parameters,
 )
 from lagamc.hub import HubAccess, ModelFolder
+from lagamc.lexical import LexicalScorer
 from lagamc.losses import LossBalance, LossSettings
 from lagamc.metrics import FIGURES, binarise
 from lagamc.modeling import LagamcModel
@@ -210,6 +211,10 @@ def train(arguments: Arguments) -> dict[str, Any]:
         compute_metrics=build_compute_metrics(model, config.minimum_similarity),
         callbacks=callbacks,
     )
+    if model_arguments.lexical and state.is_main_process:  # which alone saves and measures
+        rows = data.splits["train"]
+        true = binarise([data.bank.index(example.labels) for example in rows], len(data.bank))
+        model.lexical = LexicalScorer.fit(model.sentence_encoder.tokenizer, [row.text for row in rows], true)
     share, unseen_share = model_arguments.sentence_encoder_share, model_arguments.unseen_encoder_share
     start = {}
     if model_arguments.train_sentence_encoder and min(share, unseen_share) < 1:  # before a checkpoint is loaded

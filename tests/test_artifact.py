@@ -25,7 +25,7 @@ from tests.conftest import DESCRIPTIONS, ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS]
 COMMON = {"sentence_encoder", "unseen_encoder", "retrieval.safetensors", "background.safetensors"}
-COMMON |= {"lagamc_config.json", "labels.json", "README.md"}
+COMMON |= {"lexical.safetensors", "lagamc_config.json", "labels.json", "README.md"}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 RELOAD = """
 import json, sys

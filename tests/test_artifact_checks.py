@@ -44,11 +44,11 @@ def break_json(path: Path) -> None:
         (lambda path: edit_json(path, calibration={"fast": {"bias": 10**400}}), "calibration: bias: expected float"),
         (
             lambda path: edit_json(path, calibration={"accurate": {"weights": [1.0] * 7}}),
-            "expected 3 weights of accurate scores, found 7 and 0",
+            "expected 4 weights of accurate scores, found 7 and 0",
         ),
         (
-            lambda path: edit_json(path, tuned={}, calibration={"fast": {"weights": [1.0] * 3}}),
-            "expected 2 weights of fast scores, found 3 and 0",
+            lambda path: edit_json(path, tuned={}, calibration={"fast": {"weights": [1.0] * 4}}),
+            "expected 3 weights of fast scores, found 4 and 0",
         ),
         (break_json, "cannot be read"),
     ],

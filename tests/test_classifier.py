@@ -365,10 +365,12 @@ def test_windows_of_a_long_text_are_merged_by_maximum(trained: Trained, scores: 
     assert len(rows) > 3
     parts = []
     pieces = text_pieces(classifier.model.sentence_encoder, [LONG])  # as much as it can read
+    assert classifier.model.lexical is not None
+    lexical = classifier.model.lexical.score([LONG])
     for row in rows:
         with torch.inference_mode():
             batch = classifier.reader.read([row], pieces)
-        parts.append(classifier.scorer.evidence(batch.reading, batch.retrieved, scores)[0])
+        parts.append(classifier.scorer.evidence(batch.reading, batch.retrieved, scores, lexical)[0])
     expected = classifier.rules.probabilities(np.max(parts, axis=0)[None], scores)[0]
     short, whole, cut = (
         *classifier.predict([TEXTS[0], LONG], batch_size=2, scores=scores, window_stride=stride),

@@ -23,7 +23,7 @@ from tests.conftest import ROWS
 from tests.hub_server import READ_TOKEN, TOKEN, Hub
 
 TEXTS = [str(row["text"]) for row in ROWS]
-COMMON = {"README.md", "labels.json", "lagamc_config.json", "retrieval.safetensors"}
+COMMON = {"README.md", "labels.json", "lagamc_config.json", "retrieval.safetensors", "lexical.safetensors"}
 ENCODER = {
     *("1_Pooling/config.json", "config.json", "config_sentence_transformers.json", "model.safetensors"),
     *("modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"),

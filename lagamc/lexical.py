@@ -1,0 +1,122 @@
+"""What the words of a text say about its labels: a logistic regression for each label over TF-IDF features.
+
+It errs elsewhere than generator and sentence encoder do, and reads a text to its end. Such features are joined with
+those of a language model in XR-Transformer as well (Zhang et al., 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+
+from lagamc.errors import LagamcError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FEATURES = 2**16  # that pieces and pairs of them are hashed to, at most
+WEIGHTS = 2**24  # features x labels at most: 32 MiB as stored
+STRENGTH = 10.0  # C of the regressions; of 1 to 100 it matters little
+NEVER = math.log(1e-4)  # log-odds of a label that was not trained
+
+
+class LexicalScorer:
+    """Log-odds of every label from the pieces of a text and the pairs of neighbours among them.
+
+    Args:
+        tokenizer: cuts texts into pieces: the sentence encoder's.
+        idf: (features,) weights of the features themselves.
+        weights: (features, labels).
+        offsets: (labels,).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, idf: np.ndarray, weights: np.ndarray, offsets: np.ndarray):
+        self.tokenizer, self.idf, self.offsets = tokenizer, idf.astype(np.float32), offsets.astype(np.float32)
+        self.weights = weights.astype(np.float16).astype(np.float32)  # as it is stored
+
+    @classmethod
+    def fit(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], true: np.ndarray) -> LexicalScorer:
+        """Learns from the training rows; the same ones always give the same.
+
+        Args:
+            tokenizer: see above.
+            texts: one at least.
+            true: (texts, labels), 0 or 1. A label that no text or every text has is told by how many there are.
+        """
+        rows, labels = true.shape
+        features = min(FEATURES, 2 ** int(math.log2(WEIGHTS / labels)))
+        counted = _counts(tokenizer, texts, features)
+        transformer = TfidfTransformer(sublinear_tf=True).fit(counted)
+        seen = np.unique(counted.indices)  # without the others it is faster
+        known = transformer.transform(counted)[:, seen]
+        support = true.sum(axis=0)
+        weights, offsets = np.zeros((features, labels), np.float32), np.log((support + 0.5) / (rows - support + 0.5))
+        for label in np.flatnonzero((support > 0) & (support < rows)):
+            model = LogisticRegression(C=STRENGTH, solver="liblinear").fit(known, true[:, label])
+            weights[seen, label], offsets[label] = model.coef_[0], model.intercept_[0]
+        return cls(tokenizer, transformer.idf_, weights, offsets)
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Log-odds, (texts, labels)."""
+        if not len(texts):  # of which tokenizers make an error
+            return np.zeros((0, len(self.offsets)), np.float32)
+        transformer = TfidfTransformer(sublinear_tf=True)
+        transformer.idf_ = self.idf
+        found: np.ndarray = transformer.transform(_counts(self.tokenizer, texts, len(self.idf))) @ self.weights
+        return found + self.offsets
+
+    def of_labels(self, places: Sequence[int | None]) -> LexicalScorer:
+        """For another bank.
+
+        Args:
+            places: of its labels among the present ones; None for a label that was not trained.
+        """
+        taken = [-1 if place is None else place for place in places]
+        weights = np.pad(self.weights, ((0, 0), (0, 1)))[:, taken]
+        return LexicalScorer(self.tokenizer, self.idf, weights, np.append(self.offsets, NEVER)[taken])
+
+    def save(self, path: Path) -> None:
+        """Writes it as safetensors, the weights in half precision."""
+        weights = np.ascontiguousarray(self.weights, dtype=np.float16)  # others would be written in another order
+        save_file({"idf": self.idf, "weights": weights, "offsets": self.offsets}, path)
+
+    @classmethod
+    def load(cls, path: Path, tokenizer: PreTrainedTokenizerBase, labels: int) -> LexicalScorer:
+        """What `save` wrote, for so many labels.
+
+        Raises:
+            LagamcError: it is damaged or belongs to other labels.
+        """
+        try:
+            found = load_file(path)
+            idf, weights, offsets = found["idf"], found["weights"], found["offsets"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
+        if weights.shape != (len(idf), labels) or offsets.shape != (labels,):
+            raise LagamcError(f"{path}: expected weights of {labels} labels, found {weights.shape}, {offsets.shape}")
+        if not all(np.isfinite(part).all() for part in found.values()):
+            raise LagamcError(f"{path}: expected finite numbers; copy or pull the model again")
+        return cls(tokenizer, idf, weights, offsets)
+
+
+def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], features: int) -> csr_matrix:
+    """How often each feature stands in each text, (texts, features)."""
+    cut = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+    def names(pieces: Sequence[int]) -> Iterator[str]:
+        yield from map(str, pieces)
+        yield from (f"{first} {second}" for first, second in pairwise(pieces))
+
+    hasher = FeatureHasher(features, input_type="string", alternate_sign=False)
+    return csr_matrix(hasher.transform(names(pieces) for pieces in cut))
