@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FEATURES = 2**16  # that pieces and pairs of them are hashed to, at most
 WEIGHTS = 2**24  # features x labels at most: 32 MiB as stored
+PRODUCTS = 5 * 10**8  # features of the rows x labels that are fitted to at most: about two minutes
+FEWEST = 200  # rows without a label that it is told from in any case
 STRENGTH = 10.0  # C of the regressions; of 1 to 100 it matters little
 NEVER = math.log(1e-4)  # log-odds of a label that was not trained
 
@@ -49,6 +51,8 @@ class LexicalScorer:
     def fit(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], true: np.ndarray) -> LexicalScorer:
         """Learns from the training rows; the same ones always give the same.
 
+        With very many labels and rows each label is told from all rows that have it and from a sample of the others.
+
         Args:
             tokenizer: see above.
             texts: one at least.
@@ -60,11 +64,17 @@ class LexicalScorer:
         transformer = TfidfTransformer(sublinear_tf=True).fit(counted)
         seen = np.unique(counted.indices)  # without the others it is faster
         known = transformer.transform(counted)[:, seen]
+        most = max(FEWEST, int(PRODUCTS / labels / max(known.nnz / rows, 1)))
+        drawn = np.random.default_rng(0)
         support = true.sum(axis=0)
         weights, offsets = np.zeros((features, labels), np.float32), np.log((support + 0.5) / (rows - support + 0.5))
         for label in np.flatnonzero((support > 0) & (support < rows)):
-            model = LogisticRegression(C=STRENGTH, solver="liblinear").fit(known, true[:, label])
-            weights[seen, label], offsets[label] = model.coef_[0], model.intercept_[0]
+            having, others = np.flatnonzero(true[:, label]), np.flatnonzero(true[:, label] == 0)
+            taken = others if len(others) <= most else drawn.choice(others, most, replace=False)
+            looked_at = np.sort(np.concatenate([having, taken]))
+            model = LogisticRegression(C=STRENGTH, solver="liblinear").fit(known[looked_at], true[looked_at, label])
+            weights[seen, label] = model.coef_[0]
+            offsets[label] = model.intercept_[0] + np.log(len(taken) / len(others))
         return cls(tokenizer, transformer.idf_, weights, offsets)
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
@@ -103,7 +113,7 @@ class LexicalScorer:
             idf, weights, offsets = found["idf"], found["weights"], found["offsets"]
         except (OSError, KeyError, SafetensorError) as error:
             raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
-        if weights.shape != (len(idf), labels) or offsets.shape != (labels,):
+        if weights.shape != (*idf.shape, labels) or offsets.shape != (labels,):
             raise LagamcError(f"{path}: expected weights of {labels} labels, found {weights.shape}, {offsets.shape}")
         if not all(np.isfinite(part).all() for part in found.values()):
             raise LagamcError(f"{path}: expected finite numbers; copy or pull the model again")

@@ -70,6 +70,19 @@ def test_many_labels_have_fewer_features(tokenizer: PreTrainedTokenizerBase, mon
     assert LexicalScorer.fit(tokenizer, TEXTS, TRUE).weights.shape == (256, 3)
 
 
+def test_with_very_many_labels_a_sample_of_the_rows_does(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, true = TEXTS * 40, np.zeros((len(TEXTS) * 40, 2), int)
+    true[::40] = 1
+    whole = LexicalScorer.fit(tokenizer, texts, true).score(TEXTS)
+    monkeypatch.setattr(lexical, "PRODUCTS", 1)
+    found = LexicalScorer.fit(tokenizer, texts, true).score(TEXTS)
+    assert not np.array_equal(found, whole)
+    np.testing.assert_array_equal(found, LexicalScorer.fit(tokenizer, texts, true).score(TEXTS))
+    np.testing.assert_allclose(found.mean(), whole.mean(), atol=0.5)  # rare as in all rows
+
+
 def test_another_bank_keeps_what_was_learned(tokenizer: PreTrainedTokenizerBase) -> None:
     scorer = LexicalScorer.fit(tokenizer, TEXTS, TRUE)
     other = scorer.of_labels([2, None, 0]).score(TEXTS)
