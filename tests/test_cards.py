@@ -161,11 +161,16 @@ def test_the_template_of_an_installation_for_one_user(tmp_path: Path, monkeypatc
     assert cards.template_path() == place / cards.TEMPLATE
 
 
+@pytest.mark.parametrize("lexical", [False, True])
 @pytest.mark.parametrize("stride", [0, 16])
-def test_long_texts_are_cut_or_read_in_windows(trained_t5: Trained, bank: LabelBank, stride: int) -> None:
-    card = render_card(dataclasses.replace(trained_t5.load().config, window_stride=stride), bank)
-    assert ("are cut; what stands behind is not read" in card) is not bool(stride)
+def test_long_texts_are_cut_or_read_in_windows(
+    trained_t5: Trained, bank: LabelBank, stride: int, lexical: bool
+) -> None:
+    config = dataclasses.replace(trained_t5.load().config, window_stride=stride, lexical=lexical)
+    card = render_card(config, bank)
+    assert ("are cut; what stands behind is not read" in card) is not (bool(stride) or lexical)
     assert ("are read in windows" in card) is bool(stride)
+    assert ("its words" in card) is lexical
 
 
 def test_collapsed_encoder_is_said(trained_t5: Trained, bank: LabelBank) -> None:
