@@ -81,9 +81,9 @@ class Task:
 
     @cached_property
     def true(self) -> dict[str, np.ndarray]:
-        """(rows, labels) of every split, 0 or 1."""
+        """(rows, labels) of every split, 0 or 1; wide enough for the numbers that scikit-learn gives to labels."""
         return {
-            split: binarise([self.bank.index(e.labels) for e in found], len(self.bank))
+            split: binarise([self.bank.index(e.labels) for e in found], len(self.bank)).astype(int)
             for split, found in self.splits.items()
         }
 

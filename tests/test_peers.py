@@ -86,3 +86,11 @@ def test_a_label_that_no_training_row_has_is_given_to_none(system: Callable[[Tas
     scored = system(Task("caves", bank, {"train": rows, "dev": rows, "test": rows}, 16, 1, 1, 1))
     assert (scored.scores["test"][:, 2] == 0).all()
     assert scored.scores["test"][0, 0] > scored.scores["test"][1, 0] > 0
+
+
+def test_linear_peers_tell_more_labels_than_a_byte_counts() -> None:
+    names = [f"l{i}" for i in range(140)]
+    rows = [Example(name, f"word{name}", (name,)) for name in names]
+    bank = LabelBank({name: f"{name}: the text is about {name}" for name in names})
+    task = Task("caves", bank, {"train": 2 * rows, "dev": rows, "test": rows}, 16, 1, 1, 1)
+    assert (peers.tfidf_svc(task).scores["test"].argmax(axis=1) == np.arange(140)).all()
