@@ -6,6 +6,7 @@ those of a language model in XR-Transformer as well (Zhang et al., 2021).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -41,14 +42,25 @@ class LexicalScorer:
         idf: (features,) weights of the features themselves.
         weights: (features, labels).
         offsets: (labels,).
+        names: of the labels.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, idf: np.ndarray, weights: np.ndarray, offsets: np.ndarray):
-        self.tokenizer, self.idf, self.offsets = tokenizer, idf.astype(np.float32), offsets.astype(np.float32)
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        idf: np.ndarray,
+        weights: np.ndarray,
+        offsets: np.ndarray,
+        names: Sequence[str],
+    ):
+        self.tokenizer, self.names = tokenizer, list(names)
+        self.idf, self.offsets = idf.astype(np.float32), offsets.astype(np.float32)
         self.weights = weights.astype(np.float16).astype(np.float32)  # as it is stored
 
     @classmethod
-    def fit(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], true: np.ndarray) -> LexicalScorer:
+    def fit(
+        cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], true: np.ndarray, names: Sequence[str]
+    ) -> LexicalScorer:
         """Learns from the training rows; the same ones always give the same.
 
         With very many labels and rows each label is told from all rows that have it and from a sample of the others.
@@ -57,6 +69,7 @@ class LexicalScorer:
             tokenizer: see above.
             texts: one at least.
             true: (texts, labels), 0 or 1. A label that no text or every text has is told by how many there are.
+            names: of the labels.
         """
         rows, labels = true.shape
         features = min(FEATURES, 2 ** int(math.log2(WEIGHTS / labels)))
@@ -75,7 +88,7 @@ class LexicalScorer:
             model = LogisticRegression(C=STRENGTH, solver="liblinear").fit(known[looked_at], true[looked_at, label])
             weights[seen, label] = model.coef_[0]
             offsets[label] = model.intercept_[0] + np.log(len(taken) / len(others))
-        return cls(tokenizer, transformer.idf_, weights, offsets)
+        return cls(tokenizer, transformer.idf_, weights, offsets, names)
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """Log-odds, (texts, labels)."""
@@ -86,38 +99,38 @@ class LexicalScorer:
         found: np.ndarray = transformer.transform(_counts(self.tokenizer, texts, len(self.idf))) @ self.weights
         return found + self.offsets
 
-    def of_labels(self, places: Sequence[int | None]) -> LexicalScorer:
-        """For another bank.
-
-        Args:
-            places: of its labels among the present ones; None for a label that was not trained.
-        """
-        taken = [-1 if place is None else place for place in places]
+    def of_labels(self, names: Sequence[str]) -> LexicalScorer:
+        """For another bank; of a label that is new in it nothing is known."""
+        place = {name: i for i, name in enumerate(self.names)}
+        taken = [place.get(name, -1) for name in names]
         weights = np.pad(self.weights, ((0, 0), (0, 1)))[:, taken]
-        return LexicalScorer(self.tokenizer, self.idf, weights, np.append(self.offsets, NEVER)[taken])
+        return LexicalScorer(self.tokenizer, self.idf, weights, np.append(self.offsets, NEVER)[taken], names)
 
     def save(self, path: Path) -> None:
         """Writes it as safetensors, the weights in half precision."""
         weights = np.ascontiguousarray(self.weights, dtype=np.float16)  # others would be written in another order
-        save_file({"idf": self.idf, "weights": weights, "offsets": self.offsets}, path)
+        parts: dict[str, np.ndarray] = {"idf": self.idf, "weights": weights, "offsets": self.offsets}
+        save_file(parts, path, {"labels": json.dumps(self.names)})
 
     @classmethod
-    def load(cls, path: Path, tokenizer: PreTrainedTokenizerBase, labels: int) -> LexicalScorer:
-        """What `save` wrote, for so many labels.
+    def load(cls, path: Path, tokenizer: PreTrainedTokenizerBase) -> LexicalScorer:
+        """What `save` wrote.
 
         Raises:
-            LagamcError: it is damaged or belongs to other labels.
+            LagamcError: it is damaged.
         """
         try:
-            found = load_file(path)
-            idf, weights, offsets = found["idf"], found["weights"], found["offsets"]
-        except (OSError, KeyError, SafetensorError) as error:
+            with safe_open(path, "np") as file:
+                names = json.loads((file.metadata() or {})["labels"])
+                idf, weights, offsets = (file.get_tensor(name) for name in ("idf", "weights", "offsets"))
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
-        if weights.shape != (*idf.shape, labels) or offsets.shape != (labels,):
-            raise LagamcError(f"{path}: expected weights of {labels} labels, found {weights.shape}, {offsets.shape}")
-        if not all(np.isfinite(part).all() for part in found.values()):
-            raise LagamcError(f"{path}: expected finite numbers; copy or pull the model again")
-        return cls(tokenizer, idf, weights, offsets)
+        fits = isinstance(names, list) and weights.shape == (*idf.shape, len(names)) and offsets.shape == (len(names),)
+        if not fits or not all(np.isfinite(part).all() for part in (idf, weights, offsets)):
+            raise LagamcError(
+                f"{path}: expected finite weights of {names!r:.60}, found {weights.shape}; pull it again"
+            )
+        return cls(tokenizer, idf, weights, offsets, names)
 
 
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], features: int) -> csr_matrix:

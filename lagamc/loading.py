@@ -84,7 +84,7 @@ def load_artifact(
     )
     _load_retrieval(model, folder)
     if config.lexical:
-        model.lexical = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer, len(bank))
+        model.lexical = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer).of_labels(bank.names)
     if UNSEEN in config.tuned:
         model.background = Background.load(folder / BACKGROUND_FILE, model.embedding_dimensions)
     if config.unseen_encoder:

@@ -132,8 +132,7 @@ class LagamcModel(nn.Module):
         for name in ("background", "unseen_encoder", "unseen_background"):
             setattr(other, name, getattr(self, name))
         if self.lexical is not None:
-            place = {name: i for i, name in enumerate(self.codec.bank)}
-            other.lexical = self.lexical.of_labels([place.get(name) for name in codec.bank])
+            other.lexical = self.lexical.of_labels(codec.bank.names)
         return other
 
     # the parts

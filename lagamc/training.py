@@ -214,7 +214,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     if model_arguments.lexical and state.is_main_process:  # which alone saves and measures
         rows = data.splits["train"]
         true = binarise([data.bank.index(example.labels) for example in rows], len(data.bank))
-        model.lexical = LexicalScorer.fit(model.sentence_encoder.tokenizer, [row.text for row in rows], true)
+        texts, tokenizer = [row.text for row in rows], model.sentence_encoder.tokenizer
+        model.lexical = LexicalScorer.fit(tokenizer, texts, true, data.bank.names)
     share, unseen_share = model_arguments.sentence_encoder_share, model_arguments.unseen_encoder_share
     start = {}
     if model_arguments.train_sentence_encoder and min(share, unseen_share) < 1:  # before a checkpoint is loaded

@@ -21,6 +21,7 @@ from tests.conftest import ROWS
 
 TEXTS = [str(row["text"]) for row in ROWS] * 3
 DRAWN = np.random.default_rng(0)
+NAMES = ["a", "b", "c"]
 TRUE = (DRAWN.random((len(TEXTS), 3)) < 0.4).astype(int)
 
 
@@ -39,7 +40,7 @@ def test_it_is_a_regression_over_pieces_and_pairs(tokenizer: PreTrainedTokenizer
     features = TfidfVectorizer(analyzer=names, sublinear_tf=True)
     rows = features.fit_transform(TEXTS)
     new = ["the lamp came late again", "thanks for a new one"]
-    found = LexicalScorer.fit(tokenizer, TEXTS, TRUE).score([*TEXTS, *new])
+    found = LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES).score([*TEXTS, *new])
     for label in range(3):
         model = LogisticRegression(C=10.0, solver="liblinear").fit(rows, TRUE[:, label])
         expected = model.decision_function(features.transform([*TEXTS, *new]))
@@ -52,22 +53,22 @@ def test_it_is_a_regression_over_pieces_and_pairs(tokenizer: PreTrainedTokenizer
 
 def test_labels_of_no_text_and_of_all(tokenizer: PreTrainedTokenizerBase) -> None:
     true = np.stack([np.zeros(len(TEXTS)), np.ones(len(TEXTS)), TRUE[:, 0]], axis=1).astype(int)
-    found = LexicalScorer.fit(tokenizer, TEXTS, true).score(TEXTS)
+    found = LexicalScorer.fit(tokenizer, TEXTS, true, NAMES).score(TEXTS)
     rows = len(TEXTS)
     assert found[:, 0] == pytest.approx(-np.log(2 * rows + 1))
     assert found[:, 1] == pytest.approx(np.log(2 * rows + 1))
 
 
 def test_there_may_be_no_text_to_score_and_one_without_pieces(tokenizer: PreTrainedTokenizerBase) -> None:
-    scorer = LexicalScorer.fit(tokenizer, TEXTS, TRUE)
+    scorer = LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES)
     assert scorer.score([]).shape == (0, 3)
     assert scorer.score([" "]) == pytest.approx(scorer.offsets[None])
 
 
 def test_many_labels_have_fewer_features(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert LexicalScorer.fit(tokenizer, TEXTS, TRUE).weights.shape == (2**16, 3)
+    assert LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES).weights.shape == (2**16, 3)
     monkeypatch.setattr(lexical, "WEIGHTS", 1000)
-    assert LexicalScorer.fit(tokenizer, TEXTS, TRUE).weights.shape == (256, 3)
+    assert LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES).weights.shape == (256, 3)
 
 
 def test_with_very_many_labels_a_sample_of_the_rows_does(
@@ -75,33 +76,32 @@ def test_with_very_many_labels_a_sample_of_the_rows_does(
 ) -> None:
     texts, true = TEXTS * 40, np.zeros((len(TEXTS) * 40, 2), int)
     true[::40] = 1
-    whole = LexicalScorer.fit(tokenizer, texts, true).score(TEXTS)
+    whole = LexicalScorer.fit(tokenizer, texts, true, NAMES[:2]).score(TEXTS)
     monkeypatch.setattr(lexical, "PRODUCTS", 1)
-    found = LexicalScorer.fit(tokenizer, texts, true).score(TEXTS)
+    found = LexicalScorer.fit(tokenizer, texts, true, NAMES[:2]).score(TEXTS)
     assert not np.array_equal(found, whole)
-    np.testing.assert_array_equal(found, LexicalScorer.fit(tokenizer, texts, true).score(TEXTS))
+    np.testing.assert_array_equal(found, LexicalScorer.fit(tokenizer, texts, true, NAMES[:2]).score(TEXTS))
     np.testing.assert_allclose(found.mean(), whole.mean(), atol=0.5)  # rare as in all rows
 
 
 def test_another_bank_keeps_what_was_learned(tokenizer: PreTrainedTokenizerBase) -> None:
-    scorer = LexicalScorer.fit(tokenizer, TEXTS, TRUE)
-    other = scorer.of_labels([2, None, 0]).score(TEXTS)
+    scorer = LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES)
+    other = scorer.of_labels(["c", "new", "a"]).score(TEXTS)
     np.testing.assert_allclose(other[:, [0, 2]], scorer.score(TEXTS)[:, [2, 0]], rtol=1e-6)
     assert other[:, 1] == pytest.approx(NEVER)
 
 
 def test_a_file_keeps_it_and_a_damaged_one_is_refused(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    scorer, path = LexicalScorer.fit(tokenizer, TEXTS, TRUE), tmp_path / "lexical.safetensors"
+    scorer, path = LexicalScorer.fit(tokenizer, TEXTS, TRUE, NAMES), tmp_path / "lexical.safetensors"
     scorer.save(path)
-    assert np.array_equal(LexicalScorer.load(path, tokenizer, 3).score(TEXTS), scorer.score(TEXTS))
-    with pytest.raises(LagamcError, match=r"expected weights of 4 labels, found \(65536, 3\)"):
-        LexicalScorer.load(path, tokenizer, 4)
-    LexicalScorer(tokenizer, scorer.idf, scorer.weights, np.full(3, np.nan)).save(path)
-    with pytest.raises(LagamcError, match="expected finite numbers"):
-        LexicalScorer.load(path, tokenizer, 3)
+    assert np.array_equal(LexicalScorer.load(path, tokenizer).score(TEXTS), scorer.score(TEXTS))
+    for wrong in ((scorer.offsets, NAMES[:2]), (np.full(3, np.nan), NAMES)):
+        LexicalScorer(tokenizer, scorer.idf, scorer.weights, *wrong).save(path)
+        with pytest.raises(LagamcError, match=r"expected finite weights of \['a', .*, found \(65536, 3\)"):
+            LexicalScorer.load(path, tokenizer)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(LagamcError, match="cannot be read"):
-        LexicalScorer.load(path, tokenizer, 3)
+        LexicalScorer.load(path, tokenizer)
 
 
 # as a part of a model
