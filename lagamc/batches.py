@@ -23,7 +23,8 @@ from lagamc.modeling import LagamcModel
 from lagamc.predictions import is_whole
 from lagamc.rows import is_encodable
 
-Progress = str | Callable[[int], Any] | None  # title of a bar, or what is told how many texts were finished
+Report = Callable[[int], Any]  # is told how many texts were finished
+Progress = str | Report | None  # title of a bar, or what takes its place
 
 
 @dataclass(frozen=True)

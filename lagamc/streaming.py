@@ -16,6 +16,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from tqdm.auto import tqdm
 
 from lagamc.artifact import CARD_FILE, find_artifact, published_files, read_config
+from lagamc.batches import Report
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example
 from lagamc.errors import LagamcError
@@ -33,7 +34,6 @@ WINDOW = 1024  # rows that are sorted by length at a time
 WINDOW_SCORES = 4_000_000  # of a window at most
 FIRST_BATCH = {"cpu": 32, "cuda": 256}  # of an automatic batch size
 FORMAT = 1  # of the unfinished work
-Report = Callable[[int], Any]  # is told how many texts were finished
 Predict = Callable[[list[str], Report], Sequence[Prediction]]
 
 
