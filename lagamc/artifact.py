@@ -81,7 +81,7 @@ class ArtifactConfig:
         thresholds: used by default, tuned on development rows.
         tuned: scores -> goal -> thresholds, all that were tuned.
         calibration: scores -> how log-odds become probabilities.
-        untrained: labels that were added or reworded after training.
+        untrained: labels that no training row had, and those that were added or reworded later.
         unseen_encoder: whether these have a sentence encoder of their own.
         lexical: whether what the words say is a source of the scores.
         loss: settings of the losses.

@@ -119,7 +119,13 @@ def render_card(
             "per_label": per_label if all(name in per_label for name in bank) else None,
             "limits": dict(zip(bank.names, limits, strict=True)),
             "few": FEW_ROWS,
-            "rare": [name for name in bank if 0 <= config.label_counts.get(name, -1) < FEW_ROWS],
+            "absent": [name for name in config.untrained if config.label_counts.get(name) == 0],
+            "added": [name for name in config.untrained if config.label_counts.get(name) != 0],
+            "rare": [
+                name
+                for name in bank
+                if 0 <= config.label_counts.get(name, -1) < FEW_ROWS and name not in config.untrained
+            ],
             "fence": "`" * max([3, *(len(run) + 1 for run in re.findall("`+", command))]),
         }
     )

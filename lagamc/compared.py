@@ -23,18 +23,21 @@ class ComparedLabels:
     carried: Tensor
 
     @classmethod
-    def of(cls, truth: Tensor, sample: int | None = None) -> ComparedLabels:
+    def of(cls, truth: Tensor, sample: int | None = None, among: Tensor | None = None) -> ComparedLabels:
         """The labels of the rows, and as many of the others as are drawn.
 
         Args:
             truth: (rows, labels), 0 or 1.
-            sample: how many are drawn; None takes all labels.
+            sample: how many are drawn; None takes all.
+            among: (labels,) bool, what is drawn among; None takes all.
         """
         carried = truth.bool()
         there = carried.any(0)
-        known, labels = int(there.sum()), len(there)
-        if sample is None or known + sample >= labels:
-            return cls(torch.arange(labels, device=truth.device), torch.ones_like(there).float(), carried)
-        order = torch.rand(labels, device=truth.device).masked_fill(there, -1).argsort()
-        chosen = order[: known + sample].sort().values
-        return cls(chosen, torch.where(there[chosen], 1.0, (labels - known) / sample), carried[:, chosen])
+        others = ~there if among is None else among.to(there.device) & ~there
+        known, rest = int(there.sum()), int(others.sum())
+        if sample is None or sample >= rest:
+            every = torch.nonzero(there | others)[:, 0]
+            return cls(every, torch.ones_like(every).float(), carried[:, every])
+        order = torch.rand(len(there), device=truth.device).masked_fill(there, -1).masked_fill(~(there | others), 2)
+        chosen = order.argsort()[: known + sample].sort().values
+        return cls(chosen, torch.where(there[chosen], 1.0, rest / sample), carried[:, chosen])

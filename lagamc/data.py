@@ -292,5 +292,8 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
         absent = [label for label, count in report.label_counts["train"].items() if count == 0]
         if absent:
             number = "a label has" if len(absent) == 1 else f"{len(absent)} labels have"
-            report.warnings.append(f"{number} no training example: {', '.join(absent[:10])}")
+            report.warnings.append(
+                f"{number} no training example: {', '.join(absent[:10])}; scored by how near a text is to their "
+                "descriptions, as labels that are added later"
+            )
     return report

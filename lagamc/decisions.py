@@ -71,8 +71,8 @@ class DecisionRules:
     ) -> np.ndarray:
         """Probabilities, (rows, labels).
 
-        The generator and retrieval were trained to give labels that were added later to no text: these are scored by
-        a sentence encoder, or else by retrieval alone, where the model has that part.
+        The generator and retrieval were trained to give labels that no training row had, or that were added later, to
+        no text: these are scored by a sentence encoder, or else by retrieval alone, where the model has that part.
 
         Args:
             evidence: (rows, labels, sources) log-odds.

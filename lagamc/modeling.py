@@ -109,6 +109,8 @@ class LagamcModel(nn.Module):
         self.unseen_encoder: SentenceTransformer | None = None
         self.unseen_background: Background | None = None
         self.lexical: LexicalScorer | None = None  # told from the training texts
+        # (labels,) bool, those that training rows have: no text is led away from the others; None is all
+        self.learned: Tensor | None = None
         self.set_labels(codec)
 
     def set_labels(self, codec: ResponseCodec) -> None:
@@ -218,7 +220,7 @@ class LagamcModel(nn.Module):
             decision_loss = (surprisal * (decisions & (labels >= 0))).sum(1).mean()
         semantic = torch.zeros_like(cross_entropy)
         bank = None
-        compared = ComparedLabels.of(truth, self.settings.bank_sample if self.training else None)
+        compared = ComparedLabels.of(truth, self.settings.bank_sample if self.training else None, self.learned)
         if self.settings.semantic_form != "none":
             rows = self._semantic_rows(len(labels))
             semantic, bank = self.semantic_loss(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
@@ -100,6 +101,9 @@ def build_model(
     settings = LossSettings(**{f.name: getattr(model_arguments, f.name) for f in fields(LossSettings)})
     balance = LossBalance(model_arguments.lambda_mode, model_arguments.lambda_initial, model_arguments.lambda_minimum)
     model = LagamcModel(generator, encoder, tokenizer, codec, balance, settings, model_arguments.label_vocabulary)
+    absent = [label for label, count in counts.items() if not count]
+    if 0 < len(absent) < len(counts):
+        model.learned = torch.tensor([count > 0 for count in counts.values()])
     shortest = max(len(ids) for ids in codec.token_ids) + 1  # also labels that no row has are to be written
     longest = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
     needed = max(longest, shortest)
@@ -120,6 +124,7 @@ def build_model(
         max_response_length=response_length,
         label_order=data_arguments.label_order,
         label_counts=counts,
+        untrained=absent,
         label_vocabulary=model_arguments.label_vocabulary,
         base_model=name if lora else None,
         base_revision=base.commit if base is not None and lora else None,

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lagamc.compared import ComparedLabels
 from lagamc.encoders import text_pieces
 from lagamc.labels import LabelBank
 from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, LossBalance
@@ -356,28 +355,3 @@ def test_the_semantic_term_can_be_taken_on_a_share_of_the_rows(
     whole = model.eval()(**batch).semantic
     model.settings.semantic_share = 1.0
     assert torch.equal(model(**batch).semantic, whole)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_sample_of_the_bank_stands_for_all_of_it(
-    form: str, make_model: Callable[..., LagamcModel], tiny_t5: Path
-) -> None:
-    """On average over the draws, in training alone; the labels of the batch are always there."""
-    model = make_model(tiny_t5, semantic_form=form, retrieval_weight=0.3).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    batch = batch_of(model, [["late"], [], []], TEXTS[:3])
-    whole = model(**batch)
-    model.settings.bank_sample = 1
-    draws = {round(drawn.retrieval.item(), 4): drawn for drawn in (model(**batch) for _ in range(40))}
-    assert len(draws) == len(model.codec.bank) - 1  # the label that is sampled, all of them alike
-    mean = torch.stack([drawn.retrieval for drawn in draws.values()]).mean()
-    torch.testing.assert_close(mean, whole.retrieval)
-    # the sample stands in the denominator of the contrastive form, of which the one labelled row is a third
-    mean = torch.stack([torch.exp(3 * drawn.semantic) for drawn in draws.values()]).mean()
-    torch.testing.assert_close(mean.log() / 3, whole.semantic)
-    compared = ComparedLabels.of(batch["truth"], sample=1)
-    assert len(compared.labels) == 2
-    assert compared.counts.sum() == len(model.codec.bank)
-    assert torch.equal(model.eval()(**batch).retrieval, whole.retrieval)

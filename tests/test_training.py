@@ -247,6 +247,27 @@ def test_the_model_is_saved_before_it_is_measured(
     assert LagamcClassifier.from_pretrained(tmp_path / "out", "cpu").predict(["A text."])
 
 
+def test_a_label_without_a_training_row_is_scored_by_its_description(
+    tiny_t5: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """As one that is added later: what was trained only learned to give it to no text."""
+    data = write_data(tmp_path / "data")
+    labels = json.loads((data / "labels.json").read_text(encoding="utf-8"))
+    labels["rude"] = "Impolite staff: somebody at the shop was rude to the customer."
+    (data / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    run = train_quickly(tiny_t5, tiny_encoder, data, tmp_path / "out", "--max_steps", "2", *NO_CHECKPOINTS)
+    classifier = run.load()
+    assert classifier.config.untrained == ["rude"]
+    assert "told by their descriptions alone: rude." in (run.folder / "README.md").read_text(encoding="utf-8")
+    place, texts = classifier.bank.names.index("rude"), ["The man at the till shouted at me.", "Where is my lamp?"]
+    near = classifier.evidence(texts)["unseen"]
+    expected = classifier.rules.calibration["unseen"].apply(near)[:, place]
+    assert [p.scores["rude"] for p in classifier.predict(texts)] == pytest.approx(expected, abs=1e-5)
+    # its tuned threshold is lost only where it is reworded
+    kept = classifier.with_bank(classifier.bank).rules.limits("fast", "macro_f1", None, None)
+    assert kept.tolist() == classifier.rules.limits("fast", "macro_f1", None, None).tolist()
+
+
 def test_a_label_that_no_row_has_can_be_written(tiny_t5: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     """Its description may be longer than any response of the rows."""
     data = write_data(tmp_path / "data")
