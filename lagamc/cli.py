@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from lagamc import __version__
 from lagamc.errors import LagamcError, without_tokens
+from lagamc.usage import EXIT_CODES, HelpFormatter
 
 # package -> the extra of setup.cfg that brings it
 EXTRAS = {
@@ -25,7 +26,6 @@ EXTRAS = {
     "requests": "describe",
 }
 MODEL_HELP = "output folder of run_train.py, or a model of the Hub: you/name or you/name@revision"
-EXIT_CODES = "exit codes: 0 done, 2 bad input or usage, 1 a failure of ours"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             epilog=EXIT_CODES,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
 
@@ -346,7 +346,11 @@ def _port(text: str) -> int:
 
 def _add_prediction_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", metavar="FILE", help="label bank in place of the model's; nothing is retrained")
-    parser.add_argument("--goal", metavar="GOAL", help="thresholds tuned for micro_f1, macro_f1 or precision>=x")
+    parser.add_argument(
+        "--goal",
+        metavar="GOAL",
+        help="micro_f1, macro_f1 or precision>=x: takes the thresholds that were tuned for it",
+    )
     parser.add_argument("--threshold", type=_probability, help="one probability for all labels in place of tuned ones")
     parser.add_argument(
         "--window_stride",

@@ -18,6 +18,7 @@ from lagamc.losses import LAMBDA_MODES, RETRIEVAL_POOLING, RETRIEVAL_READERS, SE
 from lagamc.plain_yaml import read_plain_yaml
 from lagamc.prompts import LABEL_ORDERS, PROMPTS
 from lagamc.training_args import LagamcTrainingArguments, checkpointing_problems, training_problems
+from lagamc.usage import EXIT_CODES, HelpFormatter
 
 UNLABELLED = ("error", "keep", "drop")
 SOURCES = ("data_dir", "train_file", "dataset_name")  # of the rows: one of them is named
@@ -269,8 +270,8 @@ def parse_arguments(arguments: Sequence[str] | None = None, prog: str | None = N
         (ModelArguments, DataArguments, LagamcTrainingArguments),  # type: ignore[arg-type]
         prog=prog,
         description="Fine-tune a generator that writes label descriptions, and the encoder that matches them.",
-        epilog="exit codes: 0 done, 2 bad input or usage, 1 a failure of ours",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=EXIT_CODES,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the settings below")

@@ -7,26 +7,40 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_LINE = re.compile(r", (?:line|row) (\d+)(?=: )")
+
 
 class LagamcError(ValueError):
     """Bad input or usage: the message says what was expected, what was found, where, and what to do."""
 
     @classmethod
     def from_problems(cls, heading: str, problems: Sequence[str], limit: int = 20) -> LagamcError:
-        """Several problems as one error.
+        """Several problems as one error; those that differ in their line alone are written out once.
 
         Args:
             heading: what was being read.
             problems: one sentence per problem.
             limit: how many are written out; the rest are counted.
         """
-        if len(problems) == 1:
-            return cls(f"{heading}: {problems[0]}")
+        alike: dict[str, list[str]] = {}
+        for problem in problems:
+            alike.setdefault(_LINE.sub("", problem), []).append(problem)
+        groups = list(alike.values())
+        found = [first + _elsewhere(others, limit) for first, *others in groups]
+        if len(found) == 1:
+            return cls(f"{heading}: {found[0]}")
         lines = [f"{heading}: {len(problems)} problems"]
-        lines += [f"  - {problem}" for problem in problems[:limit]]
-        if len(problems) > limit:
-            lines.append(f"  - ... and {len(problems) - limit} more")
+        lines += [f"  - {problem}" for problem in found[:limit]]
+        if len(found) > limit:
+            lines.append(f"  - ... and {sum(map(len, groups[limit:]))} more")
         return cls("\n".join(lines))
+
+
+def _elsewhere(problems: Sequence[str], limit: int) -> str:
+    """In which lines a problem stands as well."""
+    lines = [found[1] for problem in problems if (found := _LINE.search(problem))]
+    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
+    return f"\n    and so in line {', '.join(lines[:limit])}{more}" if lines else ""
 
 
 def outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:

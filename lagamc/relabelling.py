@@ -48,11 +48,14 @@ def relabelled(
     codec = ResponseCodec(bank, model.tokenizer, config.label_order, config.label_counts)
     longest = max(len(ids) for ids in codec.token_ids) + 1
     check_lengths(model.backbone, config.max_input_length, longest)
-    untrained = {*config.untrained, *(name for name, text in bank.items() if old.get(name) != text)}
+    changed = [name for name, text in bank.items() if old.get(name) != text]
+    untrained = {*config.untrained, *changed}
     return model.with_codec(codec), replace(
         config,
-        **rules.to_dict([name for name in descriptions if name in untrained]),
+        **rules.to_dict(changed),
         max_response_length=max(config.max_response_length, longest),
+        # left free, the generator would spell what it learned in tokens that are there no more
+        decoding="constrained" if any(bank.get(name) != text for name, text in old.items()) else config.decoding,
         untrained=[name for name in bank if name in untrained],
         figures=without_evaluation(config.figures),
     )

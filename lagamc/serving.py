@@ -124,7 +124,7 @@ def launch(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
         )
     except OSError as error:
         raise LagamcError(
-            f"{host}:{port} cannot be listened on ({error}); name another --port, or another --host"
+            f"{host}:{port} cannot be listened on; is another page there? Name another --port, or another --host"
         ) from error
     return address
 

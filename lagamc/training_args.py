@@ -120,6 +120,12 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Evaluations without improvement before training stops; 0: never."}
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "Goes on with the run that was stopped: `true` from its last checkpoint, or from a named one."
+        },
+    )
     threshold_goal: str = field(
         default="micro_f1", metadata={"help": "What the thresholds are tuned for: micro_f1, macro_f1 or precision>=x."}
     )

@@ -153,9 +153,20 @@ def test_with_labels_changes_the_bank_and_nothing_else(
     folder = trained.copy_to(tmp_path / "relabelled")
     (folder / "labels.json").write_text(json.dumps(dict(changed.bank)), encoding="utf-8")
     settings = json.loads((folder / "lagamc_config.json").read_text(encoding="utf-8"))
-    settings |= {"untrained": list(descriptions), **changed.rules.to_dict()}
+    settings |= {"untrained": list(descriptions), "decoding": changed.config.decoding, **changed.rules.to_dict()}
     (folder / "lagamc_config.json").write_text(json.dumps(settings), encoding="utf-8")
     assert_same(LagamcClassifier.from_pretrained(folder, "cpu").predict(TEXTS), answers)
+
+
+def test_after_rewording_only_descriptions_of_the_bank_are_written(classifier: LagamcClassifier) -> None:
+    """Left free, the generator would spell the old ones in what is left of their tokens."""
+    reworded = {name: f"Case {name}: something else altogether" for name in DESCRIPTIONS}
+    changed = classifier.with_labels(reworded)
+    for prediction in changed.predict(TEXTS):
+        assert all(match.similarity == pytest.approx(1, abs=1e-4) for match in prediction.matches)
+        assert sorted(prediction.generated.split(". ")) == sorted(set(prediction.generated.split(". ")))
+    assert classifier.with_labels(NEW).config.decoding == classifier.config.decoding == "exact"
+    assert classifier.with_labels({}, ["late"]).config.decoding == "constrained"
 
 
 def test_a_new_label_can_be_given(classifier: LagamcClassifier) -> None:

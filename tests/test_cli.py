@@ -142,6 +142,16 @@ def test_help_names_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) 
     assert all(word in text for word in ("train", "evaluate", "predict", "exit codes: 0 done, 2 bad input"))
 
 
+def test_help_names_the_defaults_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The same as --lexical false." in text
+    assert "lambda and of the retrieval scale. (default: 0.01)" in text
+    assert "`true` from its last checkpoint" in text
+    assert "(default: None)" not in text
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"lagamc {lagamc.__version__}\n"

@@ -167,8 +167,12 @@ def test_all_problems_at_once(tmp_path: Path, bank: LabelBank) -> None:
 
 def test_very_many_problems_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", *[{"text": ""}] * 100)
-    with pytest.raises(LagamcError, match=r"100 problems(?s:.*)and 80 more"):
+    with pytest.raises(LagamcError, match=r"line 1: (?s:.*)and so in line 2, 3, 4, (?s:.*), 21 and 79 more$") as error:
         read_examples(path, None)
+    assert len(str(error.value).splitlines()) == 2
+    path = write(tmp_path / "rows.jsonl", *[{"text": "a", "labels": [f"label {i}"]} for i in range(100)], {"text": ""})
+    with pytest.raises(LagamcError, match=r"101 problems(?s:.*)and 81 more$"):
+        read_examples(path, LabelBank({"late": "Late: it has not come"}))
 
 
 def test_invalid_json_is_reported_with_its_line(tmp_path: Path) -> None:
@@ -362,7 +366,8 @@ def test_check_data_warnings(bank: LabelBank) -> None:
         "1 texts stand in both train and dev",
         "1 texts stand in both train and test",
         "the 1 dev rows choose checkpoint and thresholds, and 3 labels have none there: late, broken, praise",
-        "2 labels have no training example: refund, praise",
+        "2 labels have no training example: refund, praise; scored by how near a text is to their descriptions, as "
+        "labels that are added later",
     ]
 
 

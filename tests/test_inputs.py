@@ -82,7 +82,7 @@ def test_check_names_every_bad_line(tmp_path: Path) -> None:
         LagamcError, match=r"2 problems(?s:.*)line 2: not valid JSON(?s:.*)line 3(?s:.*)--on_error skip"
     ):
         check_input(source, Columns())
-    with pytest.raises(LagamcError, match=r"200 problems(?s:.*)and 180 more"):
+    with pytest.raises(LagamcError, match=r"line 1: not valid JSON(?s:.*)and so in line 2, 3, (?s:.*)and 179 more"):
         check_input(write(tmp_path / "b.jsonl", *["{"] * 1000), Columns())
     with pytest.raises(LagamcError, match="on_error: expected one of"):
         check_input(source, Columns(), "ignore")
