@@ -53,8 +53,9 @@ class ModelArguments:
     unseen_encoder_share: float = field(
         default=0.25,
         metadata={
-            "help": "The same of a copy that scores labels without a training row and labels added later: training takes "
-            "the sentence encoder away from what it does not see. The same value as sentence_encoder_share makes no copy."
+            "help": "The same of a copy that scores labels without a training row and labels added later: training "
+            "takes the sentence encoder away from what it does not see. The same value as sentence_encoder_share "
+            "makes no copy."
         },
     )
     trust_remote_code: bool = field(
