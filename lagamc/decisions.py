@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from lagamc.artifact import ArtifactConfig
 from lagamc.calibration import MINIMUM_POSITIVES, Calibration, expected_calibration_error, familiarity, fit_calibration
@@ -40,6 +41,11 @@ class DecisionRules:
         self.familiar = familiarity(config.label_counts, self.names)
         self.untrained = [i for i, name in enumerate(self.names) if name in config.untrained]
         self.trained = [i for i, name in enumerate(self.names) if name not in config.untrained]
+        # nearness is calibrated by labels that training rows have; without a row a label is rarer, by the rule of
+        # succession, and of labels that were added later it is not known how frequent they are
+        counts = config.label_counts
+        usual = np.mean([counts.get(self.names[i], 0) for i in self.trained]) if self.trained else 0.0
+        self.rarity = np.array([-np.log1p(usual) if counts.get(self.names[i]) == 0 else 0.0 for i in self.untrained])
         for calibration in self.calibration.values():  # what was found out about the old wording of a label
             calibration.offsets = {k: v for k, v in calibration.offsets.items() if k not in config.untrained}
 
@@ -88,7 +94,8 @@ class DecisionRules:
             sources.append(near[..., None])
         values = self.calibration[scores].apply(np.concatenate(sources, axis=-1), self.names, self.familiar)
         if self.untrained and unseen is not None and UNSEEN in self.tuned:
-            values[:, self.untrained] = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
+            own = self.calibration[UNSEEN].apply(unseen[:, self.untrained, None])
+            values[:, self.untrained] = expit(logit(own) + self.rarity)
         elif self.untrained and scores == "accurate" and self.has_retrieval:
             values[:, self.untrained] = self.calibration["fast"].apply(evidence[:, self.untrained, 1:])
         if not np.isfinite(values).all():

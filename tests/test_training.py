@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import expit, logit
 
 import lagamc.training
 from lagamc.classifier import LagamcClassifier
@@ -261,8 +263,10 @@ def test_a_label_without_a_training_row_is_scored_by_its_description(
     assert "told by their descriptions alone: rude." in (run.folder / "README.md").read_text(encoding="utf-8")
     place, texts = classifier.bank.names.index("rude"), ["The man at the till shouted at me.", "Where is my lamp?"]
     near = classifier.evidence(texts)["unseen"]
-    expected = classifier.rules.calibration["unseen"].apply(near)[:, place]
-    assert [p.scores["rude"] for p in classifier.predict(texts)] == pytest.approx(expected, abs=1e-5)
+    as_frequent = classifier.rules.calibration["unseen"].apply(near)[:, place]
+    counts = [count for count in classifier.config.label_counts.values() if count]
+    rarer = logit(as_frequent) - np.log(1 + np.mean(counts))  # no row of so many: (0 + 1) / (mean + 1)
+    assert [p.scores["rude"] for p in classifier.predict(texts)] == pytest.approx(expit(rarer), abs=1e-5)
     # its tuned threshold is lost only where it is reworded
     kept = classifier.with_bank(classifier.bank).rules.limits("fast", "macro_f1", None, None)
     assert kept.tolist() == classifier.rules.limits("fast", "macro_f1", None, None).tolist()
