@@ -22,7 +22,7 @@ from lagamc.classifier import LagamcClassifier
 from lagamc.report_page import write_report
 from lagamc.serving import example_texts, launch
 
-TEXT = "Is there parking at your shop? I would like to bring the leaking kettle back."
+TEXT = "Where can I park at your shop? The kettle came cracked, and I want my money back."
 PARKING = ("parking", "Parking: the customer asks where to park at the shop.")
 
 
