@@ -68,9 +68,12 @@ def join(processes: Processes, device: str | None) -> str | None:
     if device is not None and ":" in device:
         raise LagamcError(f"device: {device!r} is one device for {processes.count} processes; give its kind alone")
 
+    import torch
     from accelerate import PartialState
     from accelerate.utils import InitProcessGroupKwargs
 
-    state = PartialState(cpu=device == "cpu", **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())
+    # without a GPU accelerate makes no group of processes unless it is told
+    on_cpu = device == "cpu" or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, **InitProcessGroupKwargs(timeout=PATIENCE).to_kwargs())
     # a kind that is not here is refused by name when the model is put there
     return str(state.device) if device in (None, state.device.type) else device

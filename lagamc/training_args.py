@@ -153,6 +153,8 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         settle_mixed_precision()  # before `TrainingArguments` reads the variable
         use_all_cores()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # without it accelerate makes no group of several processes there
         self.metric_for_best_model = self.selection_metric
         self.greater_is_better = self.selection_metric not in ("loss", "hamming_loss")
         super().__post_init__()

@@ -25,7 +25,7 @@ def _train(processes: int, batch: int, data: Path, folder: Path, generator: Path
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += [str(ROOT / "run_train.py"), "--data_dir", str(data), "--output_dir", str(folder)]
     command += ["--model_name_or_path", str(generator), "--sentence_encoder", str(encoder), "--unlabelled", "keep"]
-    command += ["--per_device_train_batch_size", str(batch), "--per_device_eval_batch_size", "2", "--use_cpu", "true"]
+    command += ["--per_device_train_batch_size", str(batch), "--per_device_eval_batch_size", "2"]
     command += ["--train_sampling_strategy", "random", "--max_steps", "3"]
     command += ["--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "steps", "--save_steps", "3"]
     command += ["--logging_steps", "1", "--learning_rate", "0.02", "--lora_rank", "8"]
