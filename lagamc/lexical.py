@@ -81,7 +81,7 @@ class LexicalScorer:
         drawn = np.random.default_rng(0)
         support = true.sum(axis=0)
         weights, offsets = np.zeros((features, labels), np.float32), np.log((support + 0.5) / (rows - support + 0.5))
-        for label in np.flatnonzero((support > 0) & (support < rows)):
+        for label in np.flatnonzero((support > 0) & (support < rows) & (len(seen) > 0)):
             having, others = np.flatnonzero(true[:, label]), np.flatnonzero(true[:, label] == 0)
             taken = others if len(others) <= most else drawn.choice(others, most, replace=False)
             looked_at = np.sort(np.concatenate([having, taken]))
@@ -123,10 +123,13 @@ class LexicalScorer:
             with safe_open(path, "np") as file:
                 names = json.loads((file.metadata() or {})["labels"])
                 idf, weights, offsets = (file.get_tensor(name) for name in ("idf", "weights", "offsets"))
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+                parts = [part.astype(np.float32) for part in (idf, weights, offsets)]
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
             raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
-        fits = isinstance(names, list) and weights.shape == (*idf.shape, len(names)) and offsets.shape == (len(names),)
-        if not fits or not all(np.isfinite(part).all() for part in (idf, weights, offsets)):
+        fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        fits = fits and len(set(names)) == len(names) and idf.ndim == 1 and len(idf) > 0
+        fits = fits and weights.shape == (len(idf), len(names)) and offsets.shape == (len(names),)
+        if not fits or not all(np.isfinite(part).all() for part in parts):
             raise LagamcError(
                 f"{path}: expected finite weights of {names!r:.60}, found {weights.shape}; pull it again"
             )

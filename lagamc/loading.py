@@ -84,7 +84,14 @@ def load_artifact(
     )
     _load_retrieval(model, folder)
     if config.lexical:
-        model.lexical = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer).of_labels(bank.names)
+        stored = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer)
+        strange = [name for name in bank if name not in stored.names and name not in config.untrained]
+        if strange:
+            raise LagamcError(
+                f"{folder / LEXICAL_FILE}: knows no words of {strange[0]!r}, so it is of another model; "
+                "copy or pull the model again"
+            )
+        model.lexical = stored.of_labels(bank.names)
     if UNSEEN in config.tuned:
         model.background = Background.load(folder / BACKGROUND_FILE, model.embedding_dimensions)
     if config.unseen_encoder:

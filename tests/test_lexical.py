@@ -99,6 +99,14 @@ def test_a_file_keeps_it_and_a_damaged_one_is_refused(tokenizer: PreTrainedToken
         LexicalScorer(tokenizer, scorer.idf, scorer.weights, *wrong).save(path)
         with pytest.raises(LagamcError, match=r"expected finite weights of \['a', .*, found \(65536, 3\)"):
             LexicalScorer.load(path, tokenizer)
+    for idf, weights in (  # empty, of too many dimensions, beyond half precision
+        (np.zeros(0, np.float32), np.zeros((0, 3))),
+        (scorer.idf.reshape(256, 256), scorer.weights.reshape(256, 256, 3)),
+        (scorer.idf, np.full_like(scorer.weights, np.inf)),
+    ):
+        LexicalScorer(tokenizer, idf, weights, scorer.offsets, NAMES).save(path)
+        with pytest.raises(LagamcError, match="expected finite weights"):
+            LexicalScorer.load(path, tokenizer)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(LagamcError, match="cannot be read"):
         LexicalScorer.load(path, tokenizer)
@@ -144,6 +152,24 @@ def test_a_model_without_it(
     assert classifier.model.lexical is None
     assert classifier.evidence(TEXTS[:2])["fast"].shape[-1] == 2
     assert trained_t5.load().evidence(TEXTS[:2])["fast"].shape[-1] == 3
+
+
+def test_texts_without_a_word_piece_tell_how_frequent_labels_are(tokenizer: PreTrainedTokenizerBase) -> None:
+    scorer = LexicalScorer.fit(
+        tokenizer, ["\u200b"] * 4, np.array([[1, 0], [1, 0], [1, 0], [0, 0]]), ["often", "never"]
+    )
+    often, never = scorer.score(["anything"])[0]
+    assert often > 0 > never
+
+
+def test_that_of_another_model_is_refused(trained_t5: Trained, tmp_path: Path) -> None:
+    folder = trained_t5.copy_to(tmp_path / "model")
+    other = LagamcClassifier.from_pretrained(folder, "cpu").model.lexical
+    assert other is not None
+    other.names[0] = "some other label"
+    other.save(folder / "lexical.safetensors")
+    with pytest.raises(LagamcError, match=r"lexical\.safetensors: knows no words of 'late'"):
+        LagamcClassifier.from_pretrained(folder, "cpu")
 
 
 def test_a_model_that_lost_it_is_incomplete(trained_t5: Trained, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_two_processes_write_what_one_writes(
     lines = [json.dumps({"text": " ".join(TEXTS[i % 6] for _ in range(1 + i % 3)), "id": i}) for i in range(2600)]
     lines[1500] = "{bad"
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    words = ["--model", str(trained_t5.folder), "--device", "cpu", "--scores", "fast", "--decoding", "constrained"]
+    words = ["--model", str(trained_t5.folder), "--scores", "fast", "--decoding", "constrained"]
     words += ["--on_error", "skip", "--input", str(source), "--output"]
     assert main(["predict", *words, str(tmp_path / "one.jsonl")]) == 0
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
