@@ -132,12 +132,13 @@ def render_card(
     return re.sub(r"\n{3,}", "\n\n", card).rstrip() + "\n"
 
 
-def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank) -> bool:
+def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank, target: str | Path) -> bool:
     """Writes the card of a folder anew, after its configuration has changed.
 
     Args:
         folder: of the model.
         config: to be written after it: the card's digest is set.
+        target: folder that it is written to.
         bank: the labels.
 
     Returns:
@@ -149,7 +150,7 @@ def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank) ->
     if edited_card(folder, config) is not None:
         return False
     text = render_card(config, bank)
-    (Path(folder) / CARD_FILE).write_text(text, encoding="utf-8")
+    (Path(target) / CARD_FILE).write_text(text, encoding="utf-8")
     config.card_digest = card_digest(text)
     return True
 

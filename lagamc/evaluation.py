@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from lagamc.artifact import LABELS_FILE, find_artifact, read_config, write_backgrounds, write_config
+from lagamc.artifact import (
+    CONFIG_FILE,
+    LABELS_FILE,
+    UNSEEN_FOLDER,
+    find_artifact,
+    read_config,
+    write_backgrounds,
+    write_config,
+)
 from lagamc.cards import rewrite_card
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example, read_examples
@@ -79,15 +89,22 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
 
 
 def _write_tuned(classifier: LagamcClassifier, folder: Path) -> None:
+    """All is written beside the model first: what fails on the way leaves it as it was."""
     config = classifier.current_config()
     try:
-        if not rewrite_card(folder, config, classifier.bank):
-            print(
-                f"warning: {folder}: the model card was changed by hand and is left as it is; the figures and "
-                "thresholds in it are those from before",
-                file=sys.stderr,
-            )
-        write_backgrounds(folder, classifier.model)
-        write_config(folder, config)
-    except OSError as error:
-        raise LagamcError(f"{folder}: thresholds cannot be written ({error.strerror})") from error
+        with tempfile.TemporaryDirectory(prefix=".tuned-", dir=folder) as beside:
+            (Path(beside) / UNSEEN_FOLDER).mkdir()
+            if not rewrite_card(folder, config, classifier.bank, beside):
+                print(
+                    f"warning: {folder}: the model card was changed by hand and is left as it is; the figures and "
+                    "thresholds in it are those from before",
+                    file=sys.stderr,
+                )
+            write_backgrounds(beside, classifier.model)
+            write_config(beside, config)
+            written = [path for path in Path(beside).rglob("*") if path.is_file()]
+            for path in sorted(written, key=lambda path: path.name == CONFIG_FILE):
+                path.replace(folder / path.relative_to(beside))
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LagamcError(f"{folder}: thresholds cannot be written ({reason}); the model is as it was") from error

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from lagamc.cli import main
 from tests.artifacts import Trained
@@ -48,3 +49,27 @@ def test_on_an_unknown_label(refused: Refused, trained_t5: Trained, tmp_path: Pa
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "x", "labels": ["lost"]}\n', encoding="utf-8")
     assert "x.jsonl, line 1: unknown label 'lost'" in refused("evaluate", trained_t5.folder, path)
+
+
+def test_tuning_that_cannot_be_written_leaves_the_model_as_it_was(
+    refused: Refused, trained_t5: Trained, session_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained_t5.copy_to(tmp_path / "model")
+
+    def files() -> dict[str, bytes]:
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    before = files()
+    monkeypatch.setattr("lagamc.unseen.save_file", full_disk)
+    words = ["evaluate", folder, session_data / "test.jsonl", "--tune", "--unlabelled", "drop", "--device", "cpu"]
+    assert "thresholds cannot be written (No space left on device)" in refused(*words)
+    assert files() == before
+    monkeypatch.undo()
+    assert main([str(word) for word in words]) == 0
+    assert files().keys() == before.keys()
+    assert files() != before
+
+
+def full_disk(*_: object) -> None:
+    """In place of what writes safetensors."""
+    raise SafetensorError("No space left on device")
