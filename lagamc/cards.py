@@ -138,8 +138,8 @@ def rewrite_card(folder: str | Path, config: ArtifactConfig, bank: LabelBank, ta
     Args:
         folder: of the model.
         config: to be written after it: the card's digest is set.
-        target: folder that it is written to.
         bank: the labels.
+        target: folder that it is written to.
 
     Returns:
         False where the card was changed by hand and is left as it is.

@@ -123,17 +123,17 @@ class LexicalScorer:
             with safe_open(path, "np") as file:
                 names = json.loads((file.metadata() or {})["labels"])
                 idf, weights, offsets = (file.get_tensor(name) for name in ("idf", "weights", "offsets"))
-                parts = [part.astype(np.float32) for part in (idf, weights, offsets)]
         except (OSError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
             raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
         fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
         fits = fits and len(set(names)) == len(names) and idf.ndim == 1 and len(idf) > 0
         fits = fits and weights.shape == (len(idf), len(names)) and offsets.shape == (len(names),)
-        if not fits or not all(np.isfinite(part).all() for part in parts):
+        found = cls(tokenizer, idf, weights, offsets, names) if fits else None
+        if found is None or not all(np.isfinite(part).all() for part in (found.idf, found.weights, found.offsets)):
             raise LagamcError(
                 f"{path}: expected finite weights of {names!r:.60}, found {weights.shape}; pull it again"
             )
-        return cls(tokenizer, idf, weights, offsets, names)
+        return found
 
 
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], features: int) -> csr_matrix:

@@ -85,7 +85,8 @@ def load_artifact(
     _load_retrieval(model, folder)
     if config.lexical:
         stored = LexicalScorer.load(folder / LEXICAL_FILE, encoder.tokenizer)
-        strange = [name for name in bank if name not in stored.names and name not in config.untrained]
+        expected = {*stored.names, *config.untrained}
+        strange = [name for name in bank if name not in expected]
         if strange:
             raise LagamcError(
                 f"{folder / LEXICAL_FILE}: knows no words of {strange[0]!r}, so it is of another model; "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedTokenizerBase
@@ -99,12 +101,14 @@ def test_a_file_keeps_it_and_a_damaged_one_is_refused(tokenizer: PreTrainedToken
         LexicalScorer(tokenizer, scorer.idf, scorer.weights, *wrong).save(path)
         with pytest.raises(LagamcError, match=r"expected finite weights of \['a', .*, found \(65536, 3\)"):
             LexicalScorer.load(path, tokenizer)
-    for idf, weights in (  # empty, of too many dimensions, beyond half precision
+    for idf, weights in (  # empty, of too many dimensions, infinite, beyond half precision
         (np.zeros(0, np.float32), np.zeros((0, 3))),
         (scorer.idf.reshape(256, 256), scorer.weights.reshape(256, 256, 3)),
         (scorer.idf, np.full_like(scorer.weights, np.inf)),
+        (scorer.idf, np.full_like(scorer.weights, 1e5)),
     ):
-        LexicalScorer(tokenizer, idf, weights, scorer.offsets, NAMES).save(path)
+        parts = {"idf": idf, "weights": weights, "offsets": scorer.offsets}
+        save_file(parts, path, {"labels": json.dumps(NAMES)})
         with pytest.raises(LagamcError, match="expected finite weights"):
             LexicalScorer.load(path, tokenizer)
     path.write_bytes(path.read_bytes()[:40])
