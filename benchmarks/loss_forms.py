@@ -58,7 +58,7 @@ def measure(form: str, seed: int, rows: int, data: Path, quick: bool) -> dict[st
         if quick:
             return row
         write(path, row)
-    found: dict[str, Any] = read(path)
+    found = read(path)
     return found
 
 

@@ -279,7 +279,7 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool 
         if not quick:
             write(path, row)
         return row
-    row = read(path)
+    row = read(path, "backbone")
     if row["backbone"] != variant.backbone:
         raise LagamcError(
             f"{path}: expected a row on {variant.backbone}, found one on {row['backbone']}; move it away"
@@ -299,6 +299,12 @@ def _without_the_usual(dataset: str, system: str, task: Task, variant: Variant) 
     return Variant(**{name: None if value == usual.get(name) else value for name, value in asdict(variant).items()})
 
 
+def _named(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder or Hub name, found an empty one")
+    return text
+
+
 def main() -> None:
     """Measures, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -307,7 +313,9 @@ def main() -> None:
     parser.add_argument("--seed", type=positive)
     parser.add_argument("--rows", type=positive, help="training rows at most")
     parser.add_argument("--test_rows", type=positive, help="test rows at most")
-    parser.add_argument("--backbone", help="folder or Hub name in place of MiniLM, for systems that take any")
+    parser.add_argument(
+        "--backbone", type=_named, help="folder or Hub name in place of MiniLM, for systems that take any"
+    )
     parser.add_argument("--epochs", type=positive, help="in place of those by rows, for systems that train in epochs")
     parser.add_argument("--tokens", type=positive, help="in place of the config's, for systems that cut a text")
     parser.add_argument(
@@ -315,12 +323,17 @@ def main() -> None:
         action="store_true",
         help="300 rows, not kept for the tables; alone: caves, all systems",
     )
-    parser.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
-    parser.add_argument("--datasets", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
-    parser.add_argument("--seeds", type=positive, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--all", action="store_true", help="every row that is missing, one after the other")
+    many.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
+    parser.add_argument("--datasets", nargs="+", choices=list(SIZES), help="with --all; default: all")
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), help="with --all; default: all")
+    parser.add_argument("--seeds", type=positive, nargs="+", help="with --all; default: 1 2 3")
     options = parser.parse_args()
+    if not options.all:
+        for name in ("datasets", "systems", "seeds"):
+            if getattr(options, name) is not None:
+                parser.error(f"--{name}: expected with --all")
     if options.render:
         tables.render({name: system.title for name, system in SYSTEMS.items()})
         return
@@ -344,8 +357,9 @@ def main() -> None:
         if getattr(options, name) is not None:
             parser.error(f"--{name}: expected without --all, which takes --{name}s")
     found, failed = [], []
-    for seed, dataset, system in itertools.product(options.seeds, options.datasets, options.systems):
-        if variant.unfit(system) or (seed != options.seeds[0] and not SYSTEMS[system].seeded):
+    seeds, datasets, systems = options.seeds or (1, 2, 3), options.datasets or SIZES, options.systems or SYSTEMS
+    for seed, dataset, system in itertools.product(seeds, datasets, systems):
+        if variant.unfit(system) or (seed != seeds[0] and not SYSTEMS[system].seeded):
             continue
         command = [sys.executable, "-m", "benchmarks.main_table", "--dataset", dataset, "--system", system]
         command += ["--seed", str(seed), *(["--quick"] if options.quick else [])]

@@ -59,14 +59,18 @@ def write(path: Path, found: Any) -> None:
     unfinished.replace(path)
 
 
-def read(path: Path) -> Any:
-    """What `write` kept."""
+def read(path: Path, *keys: str) -> dict[str, Any]:
+    """What `write` kept: an object with some keys at least."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LagamcError(
             f"{path}: expected a result in JSON, found {error}; remove it and measure it again"
         ) from error
+    absent = [key for key in keys if key not in found] if isinstance(found, dict) else ["JSON object"]
+    if absent:
+        raise LagamcError(f"{path}: expected a result, found no {absent[0]}; remove it and measure it again")
+    return found
 
 
 def finish(figures: dict[str, Any], quick: bool) -> None:

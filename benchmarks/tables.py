@@ -21,6 +21,8 @@ PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
 # LAGAMC's that had no source of scores in the words
 THRESHOLDS, WORDS = "by expected F1", ", words"
 EARLIER = "°"
+FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
+KEYS = ["dataset", "system", "backbone", "epochs", "tokens", "seed", "rows", "setting", "peak_mib", *FIGURES]
 Row = Mapping[str, Any]
 
 
@@ -32,15 +34,15 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_epochs(read(path) for path in sorted(RESULTS.glob("main_table/*.json"))):
+    for row in best_epochs(read(path, *KEYS) for path in sorted(RESULTS.glob("main_table/*.json"))):
         departures = [f"on {row['backbone']}"] if row["backbone"] else []
         if row["tokens"] not in (None, usual_tokens(row["dataset"])):
             departures.append(f"{row['tokens']} tokens of a text")
         name = " ".join([row["system"], *departures])  # what departs is a system of its own
         titles[name] = ", ".join([titles[row["system"]], *departures])
         rows.append({**row, "system": name})
-    forms = [read(path) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
-    others = [read(path) for path in sorted(RESULTS.glob("*.json"))]
+    forms = [read(path, "form", "rows", "collapse") for path in sorted(RESULTS.glob("loss_forms/*.json"))]
+    others = [read(path, "command", "machine", "figures") for path in sorted(RESULTS.glob("*.json"))]
     short = {"short": short_table(rows, titles)}
     page = _replaced(
         PAGE,

@@ -296,7 +296,7 @@ def _labels_of(rows: Rows, trained: Mapping[str, str]) -> dict[str, str]:
     """The labels of the table; those that are as trained may be as many and as long as they like."""
     labels: dict[str, str] = {}
     for row in rows:
-        name, description = ("" if cell is None else str(cell) for cell in row[:2])
+        name, description = ("" if cell is None else str(cell) for cell in [*row, "", ""][:2])
         if name not in trained:
             name = name.strip()
         if not name:

@@ -140,8 +140,9 @@ def check_labels(checkpoint: Path, bank: LabelBank) -> None:
         LagamcError: they differ.
     """
     before = LabelBank.from_json(checkpoint / LABELS_FILE)
-    if dict(before) != dict(bank):
+    if list(before.items()) != list(bank.items()):
         changed = sorted({name for name in {*before, *bank} if before.get(name) != bank.get(name)})
+        changed = changed or ["the same in another order"]
         raise LagamcError(
             f"resume_from_checkpoint: {checkpoint} was trained with other labels or descriptions "
             f"({', '.join(changed)}); go on with the same label bank, or start anew in another output_dir"

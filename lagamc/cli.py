@@ -338,10 +338,10 @@ def _probability(text: str) -> float:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 2**16:
-        raise argparse.ArgumentTypeError(f"expected 1 to {2**16 - 1}, found {text}")
-    return value
+    with suppress(ValueError):
+        if 0 < int(text) < 2**16:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"expected 1 to {2**16 - 1}, found {text!r}")
 
 
 def _add_prediction_settings(parser: argparse.ArgumentParser) -> None:

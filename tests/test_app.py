@@ -111,6 +111,7 @@ def test_classifiers_of_label_sets_are_kept(page: LabelPage) -> None:
         ([*TABLE, ["x" * 1001, "a description"]], "more than 1,000 characters"),
         ([[f"label {i}", f"Number {i}: one of many"] for i in range(301)], "301 labels; this page takes up to 300"),
         ([["", ""]], "the label bank is empty"),
+        ([*TABLE, ["x"]], "label 'x' has no description"),
     ],
 )
 def test_a_wrong_table(page: LabelPage, table: list[list[str]], message: str) -> None:

@@ -113,6 +113,9 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
     (data / "labels.json").write_text(json.dumps({**labels, "praise": "Applause: all is well."}), encoding="utf-8")
     with pytest.raises(LagamcError, match=r"other labels or descriptions \(praise\)"):
         train_quickly(trained_t5.base, tiny_encoder, data, run, "--resume_from_checkpoint", "true")
+    (data / "labels.json").write_text(json.dumps(dict(reversed(labels.items()))), encoding="utf-8")
+    with pytest.raises(LagamcError, match=r"other labels or descriptions \(the same in another order\)"):
+        train_quickly(trained_t5.base, tiny_encoder, data, run, "--resume_from_checkpoint", "true")
     assert len(checkpoints(run)) == 2
 
 

@@ -299,6 +299,10 @@ def test_a_row_that_is_damaged_or_of_another_model_is_not_taken(
     path.write_text(path.read_text()[:9])
     with pytest.raises(LagamcError, match=f"^{path}: expected a result in JSON"):
         main_table.run_one("caves", "lagamc", 1, Variant(backbone="a/b"))
+    for text, absent in (("[1]", "JSON object"), ('{"seed": 1}', "backbone")):
+        path.write_text(text)
+        with pytest.raises(LagamcError, match=f"^{path}: expected a result, found no {absent}; remove it"):
+            main_table.run_one("caves", "lagamc", 1, Variant(backbone="a/b"))
 
 
 @pytest.mark.parametrize(
@@ -307,6 +311,9 @@ def test_a_row_that_is_damaged_or_of_another_model_is_not_taken(
         (["--rows", "0"], "--rows: expected a number of at least 1, found '0'"),
         (["--epochs", "-1"], "--epochs: expected a number of at least 1, found '-1'"),
         (["--tokens", "2"], "--tokens: expected at least 8, found 2"),
+        (["--backbone", ""], "--backbone: expected a folder or Hub name, found an empty one"),
+        (["--seeds", "1", "2"], "--seeds: expected with --all"),
+        (["--render", "--all"], "not allowed with argument"),
         (["--all"], "--dataset: expected without --all, which takes --datasets"),
     ],
 )
