@@ -187,9 +187,7 @@ def lagamc(task: Task) -> Scored:
     scores = {split: expit(logit(rows.scores) - shift) for split, rows in run.splits.items()}
     trainable, total = figures["trainable_parameters"], figures["total_parameters"]
     precision = "" if figures["mixed_precision"] == "no" else f", {figures['mixed_precision']}"
-    setting = (
-        " ".join([f"configs/{config}.yaml", *task.settings]) + (tables.WORDS if saved.lexical else "") + precision
-    )
+    setting = " ".join([f"configs/{config}.yaml", *task.settings]) + (", words" if saved.lexical else "") + precision
     return Scored(scores, f"lagamc {__version__}", setting, trainable, total)
 
 
@@ -229,7 +227,7 @@ def judged(task: Task, scores: dict[str, np.ndarray]) -> dict[str, Any]:
     given, by_rows = {}, {}
     for goal in GOALS:
         given[goal], by_rows[goal] = decide(task, scores, goal)
-    figures: dict[str, Any] = {"thresholds": tables.THRESHOLDS, "by_rows": by_rows}
+    figures: dict[str, Any] = {"by_rows": by_rows}
     for goal, split in itertools.product(GOALS, scores):
         figures[f"{split}_for_{goal}"] = _figures(given[goal][split], task.true[split])
     figures["test_at_half"] = _figures(scores["test"] >= 0.5, task.true["test"])

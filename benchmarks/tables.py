@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,10 +17,6 @@ from benchmarks.outcomes import RESULTS, read
 from lagamc.thresholds import GOALS
 
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
-# how those of a row for macro-F1 were found; tables mark rows measured before that, any without a try `by_rows`, and
-# LAGAMC's that had no source of scores in the words
-THRESHOLDS, WORDS = "by expected F1", ", words"
-EARLIER = "°"
 FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
 KEYS = ["dataset", "system", "backbone", "epochs", "tokens", "seed", "rows", "setting", "peak_mib", *FIGURES]
 Row = Mapping[str, Any]
@@ -112,15 +108,8 @@ def spread(values: list[float]) -> str:
 
 
 def figure(rows: list[Row], goal: str, name: str) -> str:
-    """`spread` of a figure under the thresholds for a goal, with its mark."""
-    return spread([row[f"test_for_{goal}"][name] for row in rows]) + mark(rows)
-
-
-def mark(rows: Sequence[Row]) -> str:
-    """Behind figures that were decided in an earlier way, in some of the rows at least."""
-    decided = [row.get("thresholds") == THRESHOLDS and "by_rows" in row for row in rows]
-    decided += [WORDS in row["setting"] for row in rows if is_ours(row["system"])]
-    return EARLIER * (not all(decided))
+    """`spread` of a figure under the thresholds for a goal."""
+    return spread([row[f"test_for_{goal}"][name] for row in rows])
 
 
 def is_ours(system: str) -> bool:
@@ -267,7 +256,7 @@ def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
         for system, title in titles.items():
             if of := analyses.get(system):
-                cells = [spread([one["rare_macro_f1"] for one in of]) + mark(systems[system])]
+                cells = [spread([one["rare_macro_f1"] for one in of])]
                 for count in counts:
                     given = mean(one["by_count"].get(count, [0, 0, 0])[1] for one in of)
                     cells.append(f"{given:,.0f} given, " + spread([one["by_count"][count][2] for one in of]))

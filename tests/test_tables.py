@@ -49,14 +49,12 @@ def _row(
         "tokens": tokens,
         "seed": seed,
         "library": "a 1.0",
-        "setting": "s" + tables.WORDS * (system == "lagamc"),
+        "setting": "s",
         "seconds": 60.0,
         "rows": {"train": train, "dev": 500, "test": 1000},
         "peak_mib": 1200,
         "trainable_parameters": 10,
         "total_parameters": 20,
-        "thresholds": tables.THRESHOLDS,
-        "by_rows": {"micro_f1": False, "macro_f1": False},
         **{f"{split}_for_{goal}": figures for split in ("dev", "test") for goal in ("micro_f1", "macro_f1")},
     }
 
@@ -390,18 +388,3 @@ def test_all_of_another_setting_leaves_out_the_systems_that_take_none(monkeypatc
     monkeypatch.setattr("sys.argv", ["main_table", *chosen, "--epochs", "7"])
     main_table.main()
     assert commands == [f"--dataset caves --system label_queries --seed {seed} --epochs 7" for seed in (1, 2)]
-
-
-def test_figures_decided_in_an_earlier_way_are_marked() -> None:
-    row = _row("a", 1, 0.7)
-    assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0", "35.0"]
-    del row["thresholds"]
-    assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0°", "35.0°"]
-    assert tables.figure([row, _row("a", 2, 0.7)], "macro_f1", "micro_f1") == "70.0 ± 0.0°"
-    row = _row("lagamc", 1, 0.7)
-    del row["by_rows"]
-    assert [tables.figure([row], goal, goal) for goal in GOALS] == ["70.0°", "35.0°"]
-    ours = _row("lagamc", 1, 0.7)
-    assert tables.figure([ours], "micro_f1", "micro_f1") == "70.0"
-    ours["setting"] = "s"  # without the words as a source
-    assert tables.figure([ours], "micro_f1", "micro_f1") == "70.0°"
