@@ -143,8 +143,9 @@ def test_command(trained_t5: Trained) -> None:
     ("words", "message"),
     [
         (["nowhere"], "no model can be loaded from 'nowhere': no such folder here"),
-        (["x", "--port", "0"], "expected 1 to 65535, found 0"),
-        (["x", "--port", "99999"], "expected 1 to 65535, found 99999"),
+        (["x", "--port", "0"], "expected 1 to 65535, found '0'"),
+        (["x", "--port", "99999"], "expected 1 to 65535, found '99999'"),
+        (["x", "--port", "abc"], "expected 1 to 65535, found 'abc'"),
         (["x", "--share"], "unrecognized arguments: --share"),
         (["x", "--examples", "gone.jsonl"], "gone.jsonl: no such file"),
     ],
