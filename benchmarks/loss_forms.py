@@ -58,8 +58,7 @@ def measure(form: str, seed: int, rows: int, data: Path, quick: bool) -> dict[st
         if quick:
             return row
         write(path, row)
-    found = read(path)
-    return found
+    return read(path, "form", *KEYS)
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from lagamc.thresholds import GOALS
 
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
 FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
-KEYS = ["dataset", "system", "backbone", "epochs", "tokens", "seed", "rows", "setting", "peak_mib", *FIGURES]
+KEYS = ["dataset", "system", "backbone", "epochs", "tokens", "seed", "rows", "library", "setting", "seconds", *FIGURES]
+KEYS += ["trainable_parameters", "total_parameters", "peak_mib"]
 Row = Mapping[str, Any]
 
 
