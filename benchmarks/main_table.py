@@ -151,8 +151,6 @@ class Variant:
             if getattr(self, name) is not None and name not in SYSTEMS[system].takes:
                 fitting = [one for one, its in SYSTEMS.items() if name in its.takes]
                 return f"--{name}: expected with one of {', '.join(fitting)}, found {system}"
-        if self.tokens is not None and self.tokens < LEAST_TOKENS:
-            return f"--tokens: expected at least {LEAST_TOKENS}, found {self.tokens}"
         return None
 
 
@@ -303,19 +301,31 @@ def _named(text: str) -> str:
     return text
 
 
+def _tokens_of_text(text: str) -> int:
+    if (found := positive(text)) < LEAST_TOKENS:
+        raise argparse.ArgumentTypeError(f"expected at least {LEAST_TOKENS}, found {found}")
+    return found
+
+
+def _seed(text: str) -> int:
+    if (found := positive(text)) >= 2**32:  # scikit-learn takes no other
+        raise argparse.ArgumentTypeError(f"expected less than 2^32, found {found}")
+    return found
+
+
 def main() -> None:
     """Measures, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=list(SIZES))
     parser.add_argument("--system", choices=list(SYSTEMS))
-    parser.add_argument("--seed", type=positive)
+    parser.add_argument("--seed", type=_seed)
     parser.add_argument("--rows", type=positive, help="training rows at most")
     parser.add_argument("--test_rows", type=positive, help="test rows at most")
     parser.add_argument(
         "--backbone", type=_named, help="folder or Hub name in place of MiniLM, for systems that take any"
     )
     parser.add_argument("--epochs", type=positive, help="in place of those by rows, for systems that train in epochs")
-    parser.add_argument("--tokens", type=positive, help="in place of the config's, for systems that cut a text")
+    parser.add_argument("--tokens", type=_tokens_of_text, help="in place of the config's, for systems that cut a text")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -326,13 +336,16 @@ def main() -> None:
     many.add_argument("--render", action="store_true", help="writes the tables of BENCHMARKS.md")
     parser.add_argument("--datasets", nargs="+", choices=list(SIZES), help="with --all; default: all")
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), help="with --all; default: all")
-    parser.add_argument("--seeds", type=positive, nargs="+", help="with --all; default: 1 2 3")
+    parser.add_argument("--seeds", type=_seed, nargs="+", help="with --all; default: 1 2 3")
     options = parser.parse_args()
     if not options.all:
         for name in ("datasets", "systems", "seeds"):
             if getattr(options, name) is not None:
                 parser.error(f"--{name}: expected with --all")
     if options.render:
+        for name, value in vars(options).items():
+            if value and name != "render":
+                parser.error(f"--{name}: expected without --render")
         tables.render({name: system.title for name, system in SYSTEMS.items()})
         return
     if options.quick:

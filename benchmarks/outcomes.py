@@ -59,11 +59,15 @@ def write(path: Path, found: Any) -> None:
     unfinished.replace(path)
 
 
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"the number {constant}")
+
+
 def read(path: Path, *keys: str) -> dict[str, Any]:
     """What `write` kept: an object with some keys at least."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
+    except (OSError, ValueError, RecursionError) as error:
         raise LagamcError(
             f"{path}: expected a result in JSON, found {error}; remove it and measure it again"
         ) from error

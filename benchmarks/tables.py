@@ -12,14 +12,18 @@ from typing import Any
 
 import yaml
 
+from benchmarks import loss_forms
 from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
 from benchmarks.outcomes import RESULTS, read
+from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
 FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
-KEYS = ["dataset", "system", "backbone", "epochs", "tokens", "seed", "rows", "library", "setting", "seconds", *FIGURES]
-KEYS += ["trainable_parameters", "total_parameters", "peak_mib"]
+KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"), str)
+KINDS |= dict.fromkeys(("seed", "trainable_parameters", "total_parameters", "peak_mib"), int)
+KINDS |= {"backbone": str | None, "epochs": int | None, "tokens": int | None, "seconds": int | float, "rows": dict}
+KINDS |= dict.fromkeys(FIGURES, dict)
 Row = Mapping[str, Any]
 
 
@@ -31,15 +35,15 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_epochs(read(path, *KEYS) for path in sorted(RESULTS.glob("main_table/*.json"))):
+    for row in best_epochs(_read_row(path, titles) for path in sorted(RESULTS.glob("main_table/*.json"))):
         departures = [f"on {row['backbone']}"] if row["backbone"] else []
         if row["tokens"] not in (None, usual_tokens(row["dataset"])):
             departures.append(f"{row['tokens']} tokens of a text")
         name = " ".join([row["system"], *departures])  # what departs is a system of its own
         titles[name] = ", ".join([titles[row["system"]], *departures])
         rows.append({**row, "system": name})
-    forms = [read(path, "form", "rows", "collapse") for path in sorted(RESULTS.glob("loss_forms/*.json"))]
-    others = [read(path, "command", "machine", "figures") for path in sorted(RESULTS.glob("*.json"))]
+    forms = [read(path, "form", "rows", *loss_forms.KEYS) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
+    others = [_read_figures(path) for path in sorted(RESULTS.glob("*.json"))]
     short = {"short": short_table(rows, titles)}
     page = _replaced(
         PAGE,
@@ -59,6 +63,29 @@ def render(titles: Mapping[str, str]) -> None:
     for path, text in ((README, _replaced(README, short)), (PAGE, page)):
         path.write_text(text, encoding="utf-8")
     print(json.dumps({"rows": len(rows), "runs": len(forms), "others": len(others)}))
+
+
+def _read_row(path: Path, titles: Mapping[str, str]) -> Row:
+    row = read(path, *KINDS)
+    wrong = [name for name, kind in KINDS.items() if not isinstance(row[name], kind)]
+    wrong = wrong or [name for name, known in (("dataset", SIZES), ("system", titles)) if row[name] not in known]
+    numbers = {"rows": ("train", "dev", "test"), **dict.fromkeys(FIGURES, GOALS)}
+    wrong = wrong or [
+        name for name, keys in numbers.items() if not all(isinstance(row[name].get(key), int | float) for key in keys)
+    ]
+    if wrong:
+        raise LagamcError(
+            f"{path}: expected another {wrong[0]!r} in a result, found {row[wrong[0]]!r:.60}; remove it and measure "
+            "it again"
+        )
+    return row
+
+
+def _read_figures(path: Path) -> Row:
+    found = read(path, "command", "machine", "figures")
+    if not isinstance(found["figures"], dict):
+        raise LagamcError(f"{path}: expected figures by their names, found {found['figures']!r:.60}; measure it again")
+    return found
 
 
 def _replaced(page: Path, tables: Mapping[str, list[str]]) -> str:

@@ -130,6 +130,8 @@ def main() -> None:
         "--share", type=float, default=USUAL_SHARE, help="of trained weights in the encoder of labels added later"
     )
     options = parser.parse_args()
+    if not 0 <= options.share <= 1:
+        parser.error(f"--share: expected a number from 0 to 1, found {options.share}")
     results: dict[str, Any] = {}
     for name in ["caves"] if options.quick else options.datasets:
         data = find_dataset(name)

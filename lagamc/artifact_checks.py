@@ -39,6 +39,8 @@ def config_problems(config: ArtifactConfig) -> list[str]:
     for name in ("max_input_length", "max_response_length", "beam"):
         if getattr(config, name) < 1:
             wrong.append(f"{name}: expected a whole number above 0, found {getattr(config, name)!r}")
+    if any(count < 0 for count in config.label_counts.values()):
+        wrong.append(f"label_counts: expected numbers of training rows, found {config.label_counts!r:.60}")
     if config.window_stride < 0:
         wrong.append(f"window_stride: expected a whole number, found {config.window_stride!r}")
     limits = [limit for t in tuned for limit in (t.overall, *t.per_label.values())]

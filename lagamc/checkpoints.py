@@ -150,21 +150,29 @@ def check_labels(checkpoint: Path, bank: LabelBank) -> None:
 
 
 def check_settings(checkpoint: Path, config: ArtifactConfig) -> None:
-    """A run goes on with the weights it began to train.
+    """A run goes on with the weights it began to train and the rows it began to train on.
 
     Args:
         checkpoint: that is resumed from.
         config: of the run that goes on.
 
     Raises:
-        LagamcError: other weights are trained now.
+        LagamcError: other weights are trained now, or the labels have other numbers of training rows.
     """
-    before, now = _trained(read_config(checkpoint)), _trained(config)
+    stored = read_config(checkpoint)
+    before, now = _trained(stored), _trained(config)
     changed = [f"{name} ({before[name]}, now {now[name]})" for name in now if before[name] != now[name]]
     if changed:
         raise LagamcError(
             f"resume_from_checkpoint: {checkpoint} was trained with another {', '.join(changed)}; go on with the same "
             "settings, or start anew in another output_dir"
+        )
+    counts = config.label_counts
+    if differing := [name for name, count in counts.items() if stored.label_counts.get(name) != count]:
+        raise LagamcError(
+            f"resume_from_checkpoint: {checkpoint} was trained on other rows: {differing[0]!r} had "
+            f"{stored.label_counts.get(differing[0])} of them, now {counts[differing[0]]}; go on with the same "
+            "training rows, or start anew in another output_dir"
         )
 
 

@@ -190,7 +190,10 @@ class LagamcClassifier:
         return LagamcClassifier(model, config, str(self.device))
 
     def with_bank(self, bank: LabelBank) -> LagamcClassifier:
-        """A classifier with the labels of a bank and no others, in other respects as `with_labels`."""
+        """A classifier with the labels of a bank and no others, in other respects as `with_labels`.
+
+        Labels stay in the order of this classifier's bank, behind them come those that are added.
+        """
         gone = [name for name in self.bank if name not in bank] if isinstance(bank, Mapping) else []
         return self.with_labels(bank, remove=gone)
 

@@ -98,7 +98,9 @@ def predict(arguments: Sequence[str], prog: str = "lagamc predict") -> None:
     _add_prediction_settings(parser)
     options = parser.parse_args(arguments)
     if options.input != "-" and not os.path.isfile(options.input):
-        raise LagamcError(f"{options.input}: no such input file")
+        there = os.path.exists(options.input)
+        found = "is no regular file; expected one, or - for the standard input" if there else "no such input file"
+        raise LagamcError(f"{options.input}: {found}")
     decided = [name for name in ("goal", "threshold", "top_k") if getattr(options, name) is not None]
     if decided and (options.decide_by == "generated" or options.scores == "none"):
         raise LagamcError(f"--{decided[0]} picks labels by their scores, which are not asked for here; leave it out")

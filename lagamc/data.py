@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
-from lagamc.rows import NO_TEXT, is_encodable, read_rows
+from lagamc.rows import NO_TEXT, STANDARD_STREAM, is_encodable, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -175,7 +175,7 @@ def _check_rows(
     if problems:
         raise LagamcError.from_problems("examples", problems)
     if not examples:
-        raise LagamcError(f"{source}: holds no examples")
+        raise LagamcError(f"{'standard input' if source == STANDARD_STREAM else source}: holds no examples")
     return examples
 
 

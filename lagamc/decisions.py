@@ -44,7 +44,7 @@ class DecisionRules:
         # nearness is calibrated by labels that training rows have; without a row a label is rarer, by the rule of
         # succession, and of labels that were added later it is not known how frequent they are
         counts = config.label_counts
-        usual = np.mean([counts.get(self.names[i], 0) for i in self.trained]) if self.trained else 0.0
+        usual = np.mean([count for count in counts.values() if count] or [0])
         self.rarity = np.array([-np.log1p(usual) if counts.get(self.names[i]) == 0 else 0.0 for i in self.untrained])
         for calibration in self.calibration.values():  # what was found out about the old wording of a label
             calibration.offsets = {k: v for k, v in calibration.offsets.items() if k not in config.untrained}
@@ -162,6 +162,10 @@ class DecisionRules:
             LagamcError: the rows suit no calibration, and the one that is there would be lost; nothing is changed.
         """
         trained, goals = self.trained, dict.fromkeys((goal, *GOALS))
+        if given := [self.names[i] for i in self.untrained if true[:, i].any()]:
+            logger.warning(
+                "labels %s: no training row had them; the rows here tune their thresholds, not what scores them", given
+            )
         if trained:  # what suits the labels that were trained has to do for the others
             names, some = [self.names[i] for i in trained], true[:, trained]
             self.calibration |= self._fitted(evidence, some)

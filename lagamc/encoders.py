@@ -90,6 +90,8 @@ def unit_embeddings(encoder: SentenceTransformer, texts: Sequence[str], batch_si
         texts: any number.
         batch_size: texts at a time.
     """
+    if not texts:
+        return np.zeros((0, encoder.get_embedding_dimension() or 0), dtype=np.float32)
     found = encoder.encode(
         list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False, prompt=""
     )

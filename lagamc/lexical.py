@@ -123,7 +123,7 @@ class LexicalScorer:
             with safe_open(path, "np") as file:
                 names = json.loads((file.metadata() or {})["labels"])
                 idf, weights, offsets = (file.get_tensor(name) for name in ("idf", "weights", "offsets"))
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             raise LagamcError(f"{path}: cannot be read ({error}); copy or pull the model again") from error
         fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
         fits = fits and len(set(names)) == len(names) and idf.ndim == 1 and len(idf) > 0
@@ -131,7 +131,8 @@ class LexicalScorer:
         found = cls(tokenizer, idf, weights, offsets, names) if fits else None
         if found is None or not all(np.isfinite(part).all() for part in (found.idf, found.weights, found.offsets)):
             raise LagamcError(
-                f"{path}: expected finite weights of {names!r:.60}, found {weights.shape}; pull it again"
+                f"{path}: weights of shape {weights.shape} are not finite or not those of the labels {names!r:.60}; "
+                "copy or pull the model again"
             )
         return found
 

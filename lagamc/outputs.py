@@ -93,12 +93,16 @@ def check_target(target: str, *sources: str) -> None:
         if path.is_dir():
             raise LagamcError(f"{target}: is a folder, expected a file to write")
         if not folder.is_dir() or not (is_stream(target) or os.access(folder, os.W_OK)):
-            raise LagamcError(f"{target}: the folder {str(path.parent)!r} does not exist or is not writable")
+            place = folder if path.is_symlink() else path.parent
+            raise LagamcError(f"{target}: the folder {str(place)!r} does not exist or is not writable")
         for source in sources:
             for place in (path, errors_path(target)):
                 if source != STANDARD_STREAM and place.exists() and Path(source).exists() and place.samefile(source):
                     what = "output" if place == path else f"the output's file of bad rows ({place.name})"
-                    raise LagamcError(f"{target}: input and {what} are the same file; it would be replaced")
+                    raise LagamcError(
+                        f"{target}: {Path(source).name}, which is read, and {what} are the same file; it would be "
+                        "replaced"
+                    )
 
 
 @contextmanager

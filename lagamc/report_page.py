@@ -194,7 +194,8 @@ def _render(run: Run, gallery: _Gallery) -> str:
         all_glyphs=gallery.all_glyphs,
         labels=label_metrics(rows.chosen, rows.true, bank.names),
         thresholds=dict(zip(bank.names, limits.tolist(), strict=True)),
-        tuned_since=bool((differ & (np.abs(rows.scores - limits) > ROUNDING)).any()),
+        tuned_since="tuned_rows" in run.config.figures
+        or bool((differ & (np.abs(rows.scores - limits) > ROUNDING)).any()),
         numbers=analysis.label_numbers(rows, bank),
         rare=analysis.rare_labels(rows, bank, run.config.label_counts),
         calibration_error=analysis.reliability(rows).error,

@@ -88,11 +88,15 @@ def _problem(prediction: dict[str, Any], example: Example) -> str | None:
     labels, scores = prediction["labels"], prediction["scores"]
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
         return f"labels: expected a list of names, found {labels!r:.60}"
-    if not isinstance(scores, dict) or not all(isinstance(value, (int, float)) for value in scores.values()):
-        return f"scores: expected a number for each label, found {scores!r:.60}"
+    if not isinstance(scores, dict) or not all(map(_is_probability, scores.values())):
+        return f"scores: expected a number from 0 to 1 for each label, found {scores!r:.60}"
     if str(prediction.get("id", example.id)) != example.id:
         return f"expected the prediction for row {example.id!r}, found that for {prediction['id']!r}"
     return None
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
 
 
 def _labels(prediction: dict[str, Any]) -> str:

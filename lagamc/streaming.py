@@ -281,6 +281,7 @@ def predict_from_options(options: argparse.Namespace) -> None:
     source = find_artifact(options.model)
     with source.named():
         read_config(source.folder)
+    check_target(options.output, *(str(Path(source.folder, name)) for name in published_files(source.folder)))
     identity = {
         "model": model_fingerprint(source.folder) if processes.is_main else None,
         "labels": None if bank is None else fingerprint([options.labels]),

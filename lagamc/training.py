@@ -161,7 +161,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     data = load_data(data_arguments)
     if checkpoint is not None:
         check_labels(checkpoint, data.bank)
-    choices = ["loss", *FIGURES, *(f"f1_{name}" for name in data.bank)]
+    trained = [name for name, count in data.report.label_counts["train"].items() if count]
+    choices = ["loss", *FIGURES, *(f"f1_{name}" for name in trained)]
     if training.selection_metric not in choices:
         raise LagamcError(f"selection_metric: expected one of {choices}, found {training.selection_metric!r}")
     say("\n".join(data.report.lines))
@@ -324,9 +325,9 @@ def _check_output(folder: str) -> None:
     if not folder.strip():
         raise LagamcError(f"output_dir: expected a folder to write the model to, found {folder!r}")
     path = Path(folder).absolute()
-    there = next(place for place in (path, *path.parents) if place.exists())
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise LagamcError(f"output_dir {folder!r}: cannot be made ({str(there)!r} is a file)")
+        raise LagamcError(f"output_dir {folder!r}: cannot be made ({str(there)!r} is no folder)")
     if not os.access(there, os.W_OK):
         raise LagamcError(f"output_dir {folder!r}: {str(there)!r} is not writable")
     check_own(path)

@@ -85,6 +85,9 @@ def data_files(arguments: DataArguments) -> dict[str, Path]:
         raise LagamcError(f"data_dir: no such folder {str(folder)!r}; it should hold train.jsonl and labels.json")
     files = {split: folder / f"{split}.jsonl" for split in SPLITS} | {"labels": folder / "labels.json"}
     files |= named
+    own = [path for name, path in files.items() if name not in named]
+    if odd := [path.name for path in own if os.path.lexists(path) and not path.is_file()]:
+        raise LagamcError(f"data_dir {str(folder)!r}: {odd[0]} is a folder or leads nowhere, expected a file")
     missing = [files[name].name for name in ("train", "labels") if name not in named and not files[name].is_file()]
     if missing:
         raise LagamcError(

@@ -35,6 +35,7 @@ def break_json(path: Path) -> None:
             "retrieval_pooling: expected one of .*found 'x'",
         ),
         (lambda path: edit_json(path, window_stride=-3), "window_stride: expected a whole number, found -3"),
+        (lambda path: edit_json(path, label_counts={"late": -1}), "label_counts: expected numbers of training rows"),
         (lambda path: edit_json(path, untrained="late"), r"untrained: expected list\[str\], found 'late'"),
         (lambda path: edit_json(path, label_counts={"late": None}), "label_counts: expected"),
         (lambda path: edit_json(path, label_counts={"late": 10**30}), "label_counts: expected"),

@@ -83,6 +83,16 @@ def test_a_label_with_another_wording_keeps_no_offset() -> None:
     assert rules.to_dict()["calibration"]["fast"]["offsets"] == {"old": 2.0}
 
 
+def test_a_label_without_a_training_row_is_as_rare_whatever_stands_beside_it() -> None:
+    counts = {"a": 3, "b": 5, "none": 0}
+    config = ArtifactConfig(
+        prompt={}, max_input_length=8, max_response_length=8, label_counts=counts, untrained=["none", "new"]
+    )
+    for names in (["a", "b", "none", "new"], ["b", "none", "new"], ["none", "new"]):
+        assert DecisionRules(config, names, True).rarity == pytest.approx([-np.log(1 + 4), 0])
+    assert DecisionRules(replace(config, label_counts={"none": 0}), ["none"], True).rarity.tolist() == [0]
+
+
 def test_familiarity_by_hand() -> None:
     found = familiarity({"most": 15, "some": 3, "none": 0, "gone": 1}, ["none", "most", "new", "some"])
     assert found == pytest.approx([0, 1, 0, 0.5])  # log 16 is twice log 4

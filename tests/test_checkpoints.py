@@ -116,6 +116,11 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
     (data / "labels.json").write_text(json.dumps(dict(reversed(labels.items()))), encoding="utf-8")
     with pytest.raises(LagamcError, match=r"other labels or descriptions \(the same in another order\)"):
         train_quickly(trained_t5.base, tiny_encoder, data, run, "--resume_from_checkpoint", "true")
+    (data / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    rows = (data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (data / "train.jsonl").write_text("".join(rows[:-1]), encoding="utf-8")
+    with pytest.raises(LagamcError, match=r"was trained on other rows: '\w+' had \d+ of them, now \d+; go on"):
+        train_quickly(trained_t5.base, tiny_encoder, data, run, "--resume_from_checkpoint", "true")
     assert len(checkpoints(run)) == 2
 
 

@@ -66,6 +66,18 @@ def test_predict_from_and_to_the_standard_streams(
 def test_predict_on_a_missing_file(refused: Refused, trained_t5: Trained, tmp_path: Path) -> None:
     message = refused("predict", "--model", trained_t5.folder, "--input", tmp_path / "gone.jsonl")
     assert "gone.jsonl: no such input file" in message
+    message = refused("predict", "--model", trained_t5.folder, "--input", tmp_path)
+    assert f"{tmp_path}: is no regular file; expected one, or - for the standard input" in message
+
+
+def test_a_prediction_does_not_replace_its_model(
+    refused: Refused, trained_t5: Trained, inputs: Path, tmp_path: Path
+) -> None:
+    folder = trained_t5.copy_to(tmp_path / "model")
+    before = (folder / "labels.json").read_bytes()
+    message = refused("predict", "--model", folder, "--input", inputs, "--output", folder / "labels.json")
+    assert "labels.json, which is read, and output are the same file; it would be replaced" in message
+    assert (folder / "labels.json").read_bytes() == before
 
 
 def test_predict_refuses_an_ending_before_the_model_is_loaded(refused: Refused, tmp_path: Path) -> None:
@@ -110,6 +122,8 @@ def test_unwritable_output_is_refused_before_the_model_is_loaded(
     words = ["predict", "--model", tmp_path / "gone", "--input", inputs, "--output"]
     assert "is not writable" in refused(*words, inputs / "out.jsonl")
     assert "is a folder" in refused(*words, tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "missing" / "out.jsonl")
+    assert f"the folder '{tmp_path}/missing' does not exist" in refused(*words, tmp_path / "link")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +294,8 @@ def test_show_passes_over_rows_that_were_skipped(tmp_path: Path, capsys: pytest.
     [
         ({**PREDICTION, "id": "7"}, "found.jsonl, line 1: expected the prediction for row '1', found that for '7'"),
         ({**PREDICTION, "labels": None}, "line 1: labels: expected a list of names, found None"),
-        ({**PREDICTION, "scores": {"late": "x"}}, "line 1: scores: expected a number for each label"),
+        ({**PREDICTION, "scores": {"late": "x"}}, "line 1: scores: expected a number from 0 to 1 for each label"),
+        ({**PREDICTION, "scores": {"late": 10**400}}, "line 1: scores: expected a number from 0 to 1 for each label"),
         ({"labels": []}, "line 1: expected ['scores', 'generated'], found ['labels']"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_file_keeps_it_and_a_damaged_one_is_refused(tokenizer: PreTrainedToken
     assert np.array_equal(LexicalScorer.load(path, tokenizer).score(TEXTS), scorer.score(TEXTS))
     for wrong in ((scorer.offsets, NAMES[:2]), (np.full(3, np.nan), NAMES)):
         LexicalScorer(tokenizer, scorer.idf, scorer.weights, *wrong).save(path)
-        with pytest.raises(LagamcError, match=r"expected finite weights of \['a', .*, found \(65536, 3\)"):
+        with pytest.raises(LagamcError, match=r"shape \(65536, 3\) are not finite or not those of .* \['a', "):
             LexicalScorer.load(path, tokenizer)
     for idf, weights in (  # empty, of too many dimensions, infinite, beyond half precision
         (np.zeros(0, np.float32), np.zeros((0, 3))),
@@ -109,7 +109,7 @@ def test_a_file_keeps_it_and_a_damaged_one_is_refused(tokenizer: PreTrainedToken
     ):
         parts = {"idf": idf, "weights": weights, "offsets": scorer.offsets}
         save_file(parts, path, {"labels": json.dumps(NAMES)})
-        with pytest.raises(LagamcError, match="expected finite weights"):
+        with pytest.raises(LagamcError, match="not finite or not those"):
             LexicalScorer.load(path, tokenizer)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(LagamcError, match="cannot be read"):

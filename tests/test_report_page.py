@@ -115,9 +115,12 @@ def test_thresholds_that_were_tuned_since_are_told(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", some_labels(3), rows=20)
     assert "were changed after the run" not in page_of(folder).text
     config = json.loads((folder / "lagamc_config.json").read_text("utf-8"))
-    config["thresholds"]["per_label"] = {"damaged 1": 0.9}
-    (folder / "lagamc_config.json").write_text(json.dumps(config), "utf-8")
-    assert "were changed after the run" in page_of(folder).text
+    for changed in (
+        {**config, "thresholds": {**config["thresholds"], "per_label": {"damaged 1": 0.9}}},
+        {**config, "figures": {**config["figures"], "tuned_rows": 9}},  # a row may keep its labels all the same
+    ):
+        (folder / "lagamc_config.json").write_text(json.dumps(changed), "utf-8")
+        assert "were changed after the run" in page_of(folder).text
 
 
 def test_another_place(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_the_model_is_saved_before_it_is_measured(
 
 
 def test_a_label_without_a_training_row_is_scored_by_its_description(
-    tiny_t5: Path, tiny_encoder: Path, tmp_path: Path
+    tiny_t5: Path, tiny_encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one that is added later: what was trained only learned to give it to no text."""
     data = write_data(tmp_path / "data")
@@ -267,6 +267,10 @@ def test_a_label_without_a_training_row_is_scored_by_its_description(
     counts = [count for count in classifier.config.label_counts.values() if count]
     rarer = logit(as_frequent) - np.log(1 + np.mean(counts))  # no row of so many: (0 + 1) / (mean + 1)
     assert [p.scores["rude"] for p in classifier.predict(texts)] == pytest.approx(expit(rarer), abs=1e-5)
+    assert classifier.predict([]) == []
+    # rows of it to tune on are not used by what scores it, and that is said
+    classifier.tune([*texts, *texts], [["rude"], ["late"]] * 2)
+    assert "labels ['rude']: no training row had them" in caplog.text
     # its tuned threshold is lost only where it is reworded
     kept = classifier.with_bank(classifier.bank).rules.limits("fast", "macro_f1", None, None)
     assert kept.tolist() == classifier.rules.limits("fast", "macro_f1", None, None).tolist()

@@ -44,3 +44,15 @@ def test_named_files_take_the_place_of_the_folders(data_dir: Path, tmp_path: Pat
     arguments = DataArguments(data_dir=str(data_dir), dev_file=str(tmp_path / "gone.jsonl"), unlabelled="keep")
     with pytest.raises(LagamcError, match="no such file"):
         load_data(arguments)
+
+
+def test_a_file_that_is_none_is_not_passed_over(data_dir: Path) -> None:
+    """Rows would be carved out of training in the place of those that were meant."""
+    (data_dir / "dev.jsonl").unlink()
+    (data_dir / "dev.jsonl").mkdir()
+    with pytest.raises(LagamcError, match=r"dev\.jsonl is a folder or leads nowhere, expected a file"):
+        load_data(DataArguments(data_dir=str(data_dir)))
+    (data_dir / "dev.jsonl").rmdir()
+    (data_dir / "dev.jsonl").symlink_to(data_dir / "gone.jsonl")
+    with pytest.raises(LagamcError, match=r"dev\.jsonl is a folder or leads nowhere, expected a file"):
+        load_data(DataArguments(data_dir=str(data_dir)))
