@@ -61,7 +61,7 @@ benchmark: $(VENV)/.peers
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 	@# in bf16 as LAGAMC is trained; the last ones are for the table of all data sets at once
 	export ACCELERATE_MIXED_PRECISION=bf16; failed=0; \
-	for rows in "--rows 2000" "" $(CURVE:%="--datasets caves --rows %") "--systems lagamc --rows 500 --test_rows 100"; do \
+	for rows in "--rows 2000" "" $(CURVE:%="--datasets caves --rows %") "--systems lagamc tfidf_svc tfidf_logistic frozen_minilm --rows 500 --test_rows 100"; do \
 		$(BIN)/python -m benchmarks.main_table --all $$rows || failed=1; \
 	done; $(BIN)/python -m benchmarks.main_table --render && exit $$failed
 

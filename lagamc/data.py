@@ -118,7 +118,8 @@ def _parse_labels(row: dict[str, Any], where: str, columns: Columns, bank: Label
     if unknown:
         raise LagamcError(
             f"{where}: unknown label {unknown[0]!r}; the label bank holds {bank.names[:12]}"
-            f"{' and more' if len(bank) > 12 else ''}; add it there with a description, or correct the row"
+            f"{' and more' if len(bank) > 12 else ''}; add it there with a description, correct "
+            "the row, or leave it out"
         )
     return tuple(value)
 
@@ -286,7 +287,7 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
     if "dev" in splits and (len(splits["dev"]) < FEW_ROWS or unseen):
         report.warnings.append(
             f"the {len(splits['dev'])} dev rows choose checkpoint and thresholds"
-            + (f", and {len(unseen)} labels have none there: {', '.join(unseen[:10])}" if unseen else "; they are few")
+            + (f"; labels that none of them has: {', '.join(unseen[:10])}" if unseen else "; they are few")
         )
     if "train" in splits:
         absent = [label for label, count in report.label_counts["train"].items() if count == 0]

@@ -18,6 +18,10 @@ from lagamc.thresholds import GOALS, Thresholds, goal_rank, tune_thresholds, wan
 from lagamc.unseen import NEARNESS, UNSEEN
 
 logger = logging.getLogger(__name__)
+UNTUNED = (
+    "no thresholds were tuned, as its training was stopped before that or went another way: labels are given from a "
+    "probability of one half on; tune it by `lagamc evaluate MODEL FILE --tune`"
+)
 
 
 class DecisionRules:

@@ -25,6 +25,7 @@ from lagamc.artifact import (
 from lagamc.cards import rewrite_card
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example, read_examples
+from lagamc.decisions import UNTUNED
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics, ranking_metrics
@@ -78,6 +79,8 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
     if options.labels:
         classifier = classifier.with_bank(bank)
     figures = {}
+    if not (options.tune or classifier.rules.tuned or options.threshold is not None):
+        print(f"warning: {source}: {UNTUNED}", file=sys.stderr)
     if options.tune:
         texts, labels = [e.text for e in examples], [e.labels for e in examples]
         figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")

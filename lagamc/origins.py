@@ -16,6 +16,7 @@ from lagamc.config import DataArguments, ModelArguments
 from lagamc.errors import without_tokens
 from lagamc.generators import EMBEDDED, EMBEDDED_HUB_NAME, EMBEDDED_LICENSE
 from lagamc.hub import ModelFolder
+from lagamc.training_args import PRECISION_VARIABLE
 
 PROGRAMS = {"lagamc": "lagamc", "cli.py": "lagamc", "run_train.py": "python run_train.py"}
 
@@ -49,8 +50,13 @@ def data_origin(arguments: DataArguments) -> dict[str, str | None]:
     return {"dataset": Path(name or arguments.data_dir or arguments.train_file or "").resolve().name}
 
 
-def command_line(words: Sequence[str]) -> str | None:
-    """The command of a training run without secrets and home folder; None where Python was called in another way."""
+def command_line(words: Sequence[str], precision: str = "no") -> str | None:
+    """The command of a training run without secrets and home folder; None where Python was called in another way.
+
+    Args:
+        words: program and arguments.
+        precision: mixed precision, which may come from the launcher's configuration.
+    """
     program = PROGRAMS.get(Path(words[0]).name) if words else None
     if program is None:
         return None
@@ -59,7 +65,8 @@ def command_line(words: Sequence[str]) -> str | None:
         secret = bool(shown) and re.fullmatch(r"--[\w-]*[_-]token", shown[-1]) is not None
         shown.append("[token]" if secret else re.sub(r"^(--[\w-]*[_-]token)=.*", r"\1=[token]", word, flags=re.DOTALL))
     line = shlex.join(shown).replace(str(Path.home()) + "/", "~/")
-    return without_tokens(f"{program} {line}")
+    launched = "" if precision == "no" else f"{PRECISION_VARIABLE}={precision} "
+    return without_tokens(f"{launched}{program} {line}")
 
 
 def license_of(folder: str | Path) -> str | None:

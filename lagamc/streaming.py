@@ -19,6 +19,7 @@ from lagamc.artifact import CARD_FILE, find_artifact, published_files, read_conf
 from lagamc.batches import Report
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example
+from lagamc.decisions import UNTUNED
 from lagamc.errors import LagamcError
 from lagamc.inputs import BadRow, InputCheck, check_input, file_state, fingerprint, input_name, read_inputs, windows
 from lagamc.labels import LabelBank
@@ -297,6 +298,9 @@ def predict_from_options(options: argparse.Namespace) -> None:
         if bank is not None:
             classifier = classifier.with_bank(bank)
         predictor = Predictor(classifier, options.batch_size, **decisions)
+        by_scores = options.decide_by == "scores" and options.scores != "none"
+        if processes.is_main and by_scores and not (classifier.rules.tuned or options.threshold or options.top_k):
+            print(f"warning: {source}: {UNTUNED}", file=sys.stderr)
         summary = job.run(predictor, window=window_size(len(classifier.bank)))
     if processes.is_main:
         print(summary, file=sys.stderr)

@@ -241,6 +241,12 @@ class LagamcTrainer(Seq2SeqTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.model, resume_from_checkpoint)
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Of equal checkpoints the later is better: with few rows the scores improve while what is written stays."""
+        if metrics.get(f"eval_{self.args.metric_for_best_model}") == self.state.best_metric:
+            self.state.best_metric = None
+        return super()._determine_best_metric(metrics, trial)
+
     def _load_best_model(self) -> None:
         load_weights(self.model, str(self.state.best_model_checkpoint))
 

@@ -200,7 +200,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
     config.figures["train_rows"] = len(data.splits["train"])
     config.figures |= data_origin(data_arguments) | {"mixed_precision": precision}
-    config.figures["command"] = command_line(sys.argv)
+    config.figures["command"] = command_line(sys.argv, precision)
 
     callbacks: list[TrainerCallback] = [ClearCallback(checkpoint)]
     if training.early_stopping_patience:

@@ -93,7 +93,8 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
     Learning rates: `learning_rate` is the generator's; its pretrained encoder, the sentence encoder and lambda
     may have their own.
 
-    Choice: `selection_metric` is the development figure by which the best checkpoint is chosen.
+    Choice: `selection_metric` is the development figure of the written descriptions by which the best checkpoint is
+    chosen, the later one of equal ones.
 
     Thresholds: `threshold_goal` is what they are tuned for on the development rows after training.
     """
@@ -115,7 +116,10 @@ class LagamcTrainingArguments(Seq2SeqTrainingArguments):
         default=1e-2, metadata={"help": "Learning rate of lambda and of the retrieval scale."}
     )
     selection_metric: str = field(
-        default="micro_f1", metadata={"help": "Development figure that chooses the best checkpoint, or `loss`."}
+        default="micro_f1",
+        metadata={
+            "help": "Development figure of the written descriptions that chooses the best checkpoint, or `loss`."
+        },
     )
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Evaluations without improvement before training stops; 0: never."}

@@ -365,7 +365,7 @@ def test_check_data_warnings(bank: LabelBank) -> None:
         "train: 1 texts stand more than once",
         "1 texts stand in both train and dev",
         "1 texts stand in both train and test",
-        "the 1 dev rows choose checkpoint and thresholds, and 3 labels have none there: late, broken, praise",
+        "the 1 dev rows choose checkpoint and thresholds; labels that none of them has: late, broken, praise",
         "2 labels have no training example: refund, praise; scored by how near a text is to their descriptions, as "
         "labels that are added later",
     ]

@@ -26,6 +26,8 @@ from lagamc.origins import command_line, data_origin, license_of, model_origin
 )
 def test_training_command(words: list[str], shown: str | None) -> None:
     assert command_line(words) == shown
+    launched = shown and f"ACCELERATE_MIXED_PRECISION=bf16 {shown}"
+    assert command_line(words, "bf16") == launched
 
 
 def test_licence_of_a_model(tmp_path: Path) -> None:
