@@ -299,7 +299,8 @@ def predict_from_options(options: argparse.Namespace) -> None:
             classifier = classifier.with_bank(bank)
         predictor = Predictor(classifier, options.batch_size, **decisions)
         by_scores = options.decide_by == "scores" and options.scores != "none"
-        if processes.is_main and by_scores and not (classifier.rules.tuned or options.threshold or options.top_k):
+        by_tuned = by_scores and options.threshold is None and options.top_k is None
+        if processes.is_main and by_tuned and not classifier.rules.tuned:
             print(f"warning: {source}: {UNTUNED}", file=sys.stderr)
         summary = job.run(predictor, window=window_size(len(classifier.bank)))
     if processes.is_main:

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from lagamc.cli import main
-from tests.artifacts import Trained
+from tests.artifacts import Trained, edit_json
 from tests.commands import Refused
 from tests.conftest import DESCRIPTIONS
 
@@ -21,6 +21,26 @@ def test_prints_the_figures_of_training(
     figures = json.loads(capsys.readouterr().out)
     assert figures["micro_f1"] == trained_bart.figures["test_micro_f1"]
     assert figures["labels"] == trained_bart.figures["test_labels"]
+
+
+def test_a_model_that_was_never_tuned_is_told(
+    trained_t5: Trained, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one whose training was stopped before that."""
+    folder = trained_t5.copy_to(tmp_path / "model")
+    test, device = session_data / "test.jsonl", ["--device", "cpu"]
+    commands = [["evaluate", str(folder), str(test), *device]]
+    commands += [["predict", "--model", str(folder), "--input", str(test), "--output", str(tmp_path / "o"), *device]]
+    said = "no thresholds were tuned"
+    for words in commands:
+        assert main(words) == 0
+        assert said not in capsys.readouterr().err
+    edit_json(folder / "lagamc_config.json", tuned={}, thresholds={}, calibration={})
+    for words in commands:
+        assert main(words) == 0
+        assert f"warning: {folder}: {said}" in capsys.readouterr().err
+        assert main([*words, "--threshold", "0"]) == 0
+        assert said not in capsys.readouterr().err
 
 
 def test_by_other_labels_and_one_threshold(

@@ -19,13 +19,20 @@ from lagamc.modeling import LagamcModel
 from tests.trainers import make_trainer, weights_of
 
 
-def _train_with_best_in_the_middle(model: LagamcModel, folder: Path) -> list[dict[str, Tensor]]:
-    """Three evaluations of which the second is said to be the best; returns the weights at each."""
+def _train(model: LagamcModel, folder: Path, figures: tuple[float, ...], best: int) -> list[dict[str, Tensor]]:
+    """Three evaluations that are said to have these figures; returns the weights at each.
+
+    Args:
+        model: is trained.
+        folder: for the checkpoints.
+        figures: one an evaluation.
+        best: the step of the checkpoint that has to be restored.
+    """
     snapshots: list[dict[str, Tensor]] = []
 
     def compute_metrics(_: EvalPrediction) -> dict[str, float]:
         snapshots.append(weights_of(model))
-        return {"micro_f1": [0.1, 0.9, 0.2][len(snapshots) - 1]}
+        return {"micro_f1": figures[len(snapshots) - 1]}
 
     trainer = make_trainer(
         model,
@@ -44,8 +51,15 @@ def _train_with_best_in_the_middle(model: LagamcModel, folder: Path) -> list[dic
         lambda_learning_rate=0.1,
     )
     trainer.train()
-    assert trainer.state.best_model_checkpoint == str(folder / "checkpoint-2")
+    assert trainer.state.best_model_checkpoint == str(folder / f"checkpoint-{best}")
     return snapshots
+
+
+def test_of_equal_checkpoints_the_later_is_kept(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    """With few rows what is written stays the same while the scores improve."""
+    _train(make_model(tiny_t5, lora=True), tmp_path, (0.1, 0.9, 0.9), best=3)
 
 
 @pytest.mark.parametrize(("generator", "lora"), [("tiny_t5", True), ("tiny_t5", False), ("tiny_bart", True)])
@@ -57,7 +71,7 @@ def test_the_best_checkpoint_is_really_restored(
     request: pytest.FixtureRequest,
 ) -> None:
     model = make_model(request.getfixturevalue(generator), lora=lora)
-    _, best, last = _train_with_best_in_the_middle(model, tmp_path)
+    _, best, last = _train(model, tmp_path, (0.1, 0.9, 0.2), best=2)
     restored = model.state_dict()
     assert set(restored) == set(best)
     assert all(torch.equal(restored[name], value) for name, value in best.items())
@@ -74,7 +88,7 @@ def test_all_modules_of_the_sentence_encoder_are_restored(
     torch.manual_seed(2)
     model.sentence_encoder = SentenceTransformer(modules=[*model.sentence_encoder, Dense(16, 8)], device="cpu")
     model.set_labels(model.codec)
-    _, best, last = _train_with_best_in_the_middle(model, tmp_path)
+    _, best, last = _train(model, tmp_path, (0.1, 0.9, 0.2), best=2)
     name = "sentence_encoder.2.linear.weight"
     assert not torch.equal(last[name], best[name])
     assert torch.equal(model.state_dict()[name], best[name])
