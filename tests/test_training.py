@@ -67,7 +67,7 @@ def test_the_sentence_encoder_is_drawn_back(
             copies[share] = load_file(run.folder / "unseen_encoder" / "model.safetensors")
         card = (run.folder / "README.md").read_text(encoding="utf-8")
         assert (f", {float(share)} of what training changed in it kept" in card) == (share != "1")
-        assert ("scored by a copy drawn back to 0.25 of the way" in card) == (share != "0.25")
+        assert ("scored by a copy that keeps 0.25 of it" in card) == (share != "0.25")
     start = load_file(tiny_encoder / "model.safetensors")
     assert any(not torch.equal(value, start[name]) for name, value in found["1"].items())
     for name, value in found["1"].items():
