@@ -68,6 +68,7 @@ class Stub(LagamcClassifier):
             tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer),
             codec=SimpleNamespace(bank=bank),
             reads_texts=False,
+            sentence_encoder=None,
             lexical=None,
         )
         self.model = model
@@ -121,6 +122,8 @@ def measured(source: Path, target: Path) -> dict[str, float]:
     process = FORK.Process(target=predict, args=(source, target, False, figures))
     process.start()
     process.join()
+    if process.exitcode:  # it said why
+        raise RuntimeError(f"the prediction over {source.name} ended with exit code {process.exitcode}")
     found: dict[str, float] = json.loads(figures.read_text())
     print(f"{found['rows']:,} rows: {found['seconds']:.1f} s, {found['rows'] / found['seconds']:,.0f} rows a second")
     return found
@@ -141,6 +144,8 @@ def killed(source: Path, whole: bytes, seconds: float, kills: int, seed: int = 0
                 done += 1
                 kept = sum(1 for _ in source.parent.glob("killed.jsonl.unfinished/*.journal") for _ in _.open())
                 print(f"kill {done}: {kept} windows are kept")
+        elif process.exitcode:
+            raise RuntimeError(f"a resumed prediction ended with exit code {process.exitcode}")
         if target.exists():
             finished += 1
             found = target.read_bytes()

@@ -367,3 +367,13 @@ GOOD = b'{"text": "fine"}'
 )
 def test_damage_by_hand(tmp_path: Path, content: bytes, rows: int, bad: int) -> None:
     assert account(tmp_path, content) == (rows, bad)
+
+
+def test_the_benchmark_predicts_with_its_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # which the benchmark sets; put back afterwards
+    from benchmarks import streaming
+
+    streaming.write_rows(tmp_path / "in.jsonl", 300)
+    streaming.predict(tmp_path / "in.jsonl", tmp_path / "out.jsonl", figures=tmp_path / "figures.json")
+    assert len({row["id"] for row in read_lines(tmp_path / "out.jsonl")}) == 300
+    assert json.loads((tmp_path / "figures.json").read_text())["rows"] == 300
