@@ -66,9 +66,10 @@ def test_a_table_for_each_data_set_with_mean_and_spread() -> None:
 
 def test_in_short_each_figure_has_its_best_peer() -> None:
     micro = {"b": 0.5, "c": 0.4, "lagamc": 0.6}
-    rows = [_row(name, 1, value) for name, value in micro.items()]
+    rows = [_row(name, 1, value, epochs=3) for name, value in micro.items()]
     rows[0]["test_for_macro_f1"] = {"macro_f1": 0.1, "micro_f1": 0.5}
     rows += [_row("lagamc", 1, 0.9, "reuters"), _row("b", 1, 0.9, "goemotions"), _row("c", 1, 0.9, "goemotions")]
+    rows += [_row("lagamc", 1, 0.9, "aapd"), _row("b", 1, 0.1, "aapd")]  # of peers one that is not fine-tuned alone
     assert tables.short_table(rows, {"b": "B", "c": "C"})[2:] == [
         "| caves | 2,000 | 60.0 | 50.0, B | 1.20 | 30.0 | 20.0, C | 1.50 |"
     ]
@@ -78,7 +79,7 @@ def test_another_setting_of_lagamc_is_no_peer_of_it() -> None:
     others = ("lagamc 96 tokens of a text", "lagamc_one_reader")
     rows = [_row("lagamc", 1, 0.6), *(_row(name, 1, 0.8) for name in others)]
     assert len(tables.short_table(rows, {})) == 2
-    assert tables.short_table([*rows, _row("b", 1, 0.5)], {"b": "B"})[2].startswith(
+    assert tables.short_table([*rows, _row("b", 1, 0.5, epochs=3)], {"b": "B"})[2].startswith(
         "| caves | 2,000 | 60.0 | 50.0, B |"
     )
 
