@@ -151,7 +151,7 @@ def _peers(systems: Iterable[str]) -> list[str]:
 
 
 def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
-    """LAGAMC against the best peer, each figure under the thresholds for it, wherever a fine-tuned one was measured."""
+    """LAGAMC against the best peer, each figure by the thresholds for it, wherever a fine-tuned one was measured."""
     lines = ["| | training rows | micro-F1 | best peer | ratio | macro-F1 | best peer | ratio |", "| --- " * 8 + "|"]
     for (dataset, train, _), systems in grouped(rows).items():
         peers = _peers(systems)
