@@ -177,5 +177,4 @@ def _mixed(seed: int, rows: int | None, test_rows: int | None) -> Task | None:
         for split in SPLITS
     }
     epochs = _epochs({"num_train_epochs": 3}, len(splits["train"]))
-    settings = ("--bank_sample", "30")
-    return Task("mixed", bank, splits, usual_tokens("mixed"), *epochs, seed, config="reuters", settings=settings)
+    return Task("mixed", bank, splits, usual_tokens("mixed"), *epochs, seed, config="reuters")

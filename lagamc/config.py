@@ -127,7 +127,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Descriptions drawn at random that a step compares with beside those of its labels; default: all. "
-            "For banks of a hundred labels and more."
+            "For banks of several hundred labels and more."
         },
     )
     lambda_mode: str = field(default="learnable", metadata={"help": f"{', '.join(LAMBDA_MODES)}."})
