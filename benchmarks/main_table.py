@@ -191,7 +191,7 @@ def lagamc(task: Task) -> Scored:
 
 def lagamc_one_reader(task: Task) -> Scored:
     """Without the sentence encoder as a second reader of the texts."""
-    return lagamc(replace(task, settings=(*task.settings, "--retrieval_readers", "generator")))
+    return lagamc(replace(task, settings=("--retrieval_readers", "generator")))
 
 
 def measure(system: str, task: Task) -> dict[str, Any]:
