@@ -18,6 +18,8 @@ from benchmarks.outcomes import RESULTS, read
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
+# training rows of a label at least
+FREQUENCIES = {0: "no row", 1: "1 to 9", 10: "10 to 29", 30: "30 to 99", 100: "100 and more"}
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
 FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
 KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"), str)
@@ -54,6 +56,7 @@ def render(titles: Mapping[str, str]) -> None:
             "curve": learning_curve(rows, titles),
             "thresholds": thresholds_table(rows, titles),
             "mixed": mixed_table(rows, titles),
+            "frequency": frequency_table(rows, titles),
             "parts": parts_table(rows, titles),
             "errors": errors_table(rows, titles),
             "forms": forms_table(forms),
@@ -269,6 +272,30 @@ def mixed_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
             cells = [spread(found[system][place]) if place in found[system] else "" for place in places]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
+
+
+def frequency_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
+    """Mean F1 of labels by the training rows that they had; of the labels that some test row has."""
+    lines: list[str] = []
+    for dataset, systems in _most_systems(rows).items():
+        some = next(iter(systems.values()))[0]
+        kinds: dict[str, list[str]] = {kind: [] for kind in FREQUENCIES.values()}
+        for name, (trained, tested, _) in some["analysis"]["by_label"].items():
+            if tested:
+                kinds[next(kind for least, kind in reversed(FREQUENCIES.items()) if trained >= least)].append(name)
+        kinds = {kind: names for kind, names in kinds.items() if names}
+        heads = [f"{kind}: {len(names)} label{'s' * (len(names) > 1)}" for kind, names in kinds.items()]
+        lines += [f"**{dataset}**, {some['rows']['train']:,} training rows", ""]
+        lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+        for system, title in titles.items():
+            if of := systems.get(system):
+                by_label = [row["analysis"]["by_label"] for row in of]
+                cells = [
+                    spread([mean(one[name][2] for name in names) for one in by_label]) for names in kinds.values()
+                ]
+                lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines[:-1]
 
 
 def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:

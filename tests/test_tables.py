@@ -12,7 +12,7 @@ from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
-PARTS = ("short", "systems", "curve", "thresholds", "mixed", "parts", "errors", "forms", "others")
+PARTS = ("short", "systems", "curve", "thresholds", "mixed", "frequency", "parts", "errors", "forms", "others")
 PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
     f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
@@ -144,6 +144,20 @@ def _looked_at(system: str, micro: float, errors: dict[str, Any]) -> dict[str, A
         "errors": errors,
     }
     return {**_row(system, 1, micro), "analysis": analysis, "test_at_half": {"micro_f1": 0.3, "macro_f1": 0.1}}
+
+
+def test_labels_are_taken_together_by_their_training_rows() -> None:
+    by_label = {"a": [0, 3, 0.0], "b": [9, 3, 0.5], "c": [1, 3, 0.25], "d": [100, 3, 0.75], "e": [5, 0, 1.0]}
+    rows = [_looked_at(system, 0.7, {}) for system in ("a", "b")]
+    rows = [{**row, "analysis": {**row["analysis"], "by_label": by_label}} for row in rows]
+    assert tables.frequency_table(rows, {"b": "System B", "a": "System A"}) == [
+        "**caves**, 2,000 training rows",
+        "",
+        "| | no row: 1 label | 1 to 9: 2 labels | 100 and more: 1 label |",
+        "| --- | --- | --- | --- |",
+        "| System B | 0.0 | 37.5 | 75.0 |",
+        "| System A | 0.0 | 37.5 | 75.0 |",
+    ]
 
 
 def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
