@@ -89,6 +89,8 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
             f"output_dir {str(folder)!r} holds {found[0].name} of an unfinished run: go on with it by "
             "--resume_from_checkpoint true, remove its checkpoints, or name another output_dir"
         )
+    if named is None and (folder / METRICS_FILE).is_file():
+        say(f"{folder}: holds a finished run, which this one replaces")
     return named
 
 

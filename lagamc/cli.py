@@ -125,7 +125,8 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="calibrate and tune the thresholds on these examples first; write them into the model folder and card",
+        help="calibrate and tune the thresholds on these examples first, for --goal where it is given, which the "
+        "model decides by from then on; write them into the model folder and card",
     )
     _add_prediction_settings(parser)
     options = parser.parse_args(arguments)
@@ -143,10 +144,10 @@ def evaluate(arguments: Sequence[str], prog: str = "lagamc evaluate") -> None:
 def show(arguments: Sequence[str], prog: str = "lagamc show") -> None:
     """`lagamc show`: a table of texts, predicted labels and generated descriptions."""
     parser = _Parser(prog, "Print predictions beside their texts.")
-    parser.add_argument("predictions", metavar="PREDICTIONS", help="JSONL that run_infer.py wrote")
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="JSONL that run_infer.py or lagamc predict wrote")
     parser.add_argument("--input", required=True, metavar="FILE", help="what they were made from")
     parser.add_argument("--text_column", default="text", help="column of the text")
-    parser.add_argument("--limit", type=positive, default=None, help="the first rows alone")
+    parser.add_argument("--limit", type=positive, default=None, help="shows the first so many rows")
     options = parser.parse_args(arguments)
 
     from lagamc.data import Columns

@@ -353,5 +353,7 @@ def _training_arguments(values: dict[str, Any], problems: list[str]) -> LagamcTr
 
 
 def _suggest(parser: HfArgumentParser, name: str) -> str:
-    close = difflib.get_close_matches(name.lstrip("-").split("=")[0], [a.dest for a in parser._actions], n=1)
+    name, known = name.lstrip("-").split("=")[0], [action.dest for action in parser._actions]
+    # what ends alike first: the batch size is per_device_train_batch_size
+    close = [one for one in known if one.endswith(f"_train_{name}")] or difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lagamc.errors import LagamcError
+from lagamc.errors import LagamcError, listed
 from lagamc.labels import LabelBank
 from lagamc.rows import NO_TEXT, STANDARD_STREAM, is_encodable, read_rows
 
@@ -287,14 +287,14 @@ def check_data(splits: Mapping[str, Sequence[Example]], bank: LabelBank) -> Data
     if "dev" in splits and (len(splits["dev"]) < FEW_ROWS or unseen):
         report.warnings.append(
             f"the {len(splits['dev'])} dev rows choose checkpoint and thresholds"
-            + (f"; labels that none of them has: {', '.join(unseen[:10])}" if unseen else "; they are few")
+            + (f"; labels that none of them has: {listed(unseen)}" if unseen else "; they are few")
         )
     if "train" in splits:
         absent = [label for label, count in report.label_counts["train"].items() if count == 0]
         if absent:
             number = "a label has" if len(absent) == 1 else f"{len(absent)} labels have"
             report.warnings.append(
-                f"{number} no training example: {', '.join(absent[:10])}; scored by how near a text is to their "
+                f"{number} no training example: {listed(absent)}; scored by how near a text is to their "
                 "descriptions, as labels that are added later"
             )
     return report

@@ -39,8 +39,13 @@ class LagamcError(ValueError):
 def _elsewhere(problems: Sequence[str], limit: int) -> str:
     """In which lines a problem stands as well."""
     lines = [found[1] for problem in problems if (found := _LINE.search(problem))]
-    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
-    return f"\n    and so in line {', '.join(lines[:limit])}{more}" if lines else ""
+    return f"\n    and so in line {listed(lines, limit)}" if lines else ""
+
+
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """Names in a message: so many are written out, the rest are counted."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def outside(name: str, value: Any, allowed: Sequence[str]) -> list[str]:

@@ -85,6 +85,8 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
         texts, labels = [e.text for e in examples], [e.labels for e in examples]
         figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
         _write_tuned(classifier, source.folder)
+        rules = classifier.rules
+        print(f"{source}: decides by {rules.scores} scores for {rules.thresholds.goal} from now on", file=sys.stderr)
     names = ("batch_size", "scores", "goal", "threshold", "window_stride")
     settings = {name: getattr(options, name) for name in names}
     figures |= evaluate(classifier, examples, progress="evaluating", **settings)

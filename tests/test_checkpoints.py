@@ -99,7 +99,11 @@ def test_a_new_run_does_not_write_over_an_unfinished_one(run: Path, tmp_path: Pa
     with pytest.raises(LagamcError, match="holds checkpoint-30 of an unfinished run"):
         checkpoint_to_resume(setting, run, print)
     (run / "metrics.json").write_text("{}", encoding="utf-8")  # finished: its checkpoints make room
-    checkpoint_to_resume(setting, run, print)
+    said: list[str] = []
+    checkpoint_to_resume(setting, run, said.append)
+    assert said == (
+        [] if setting and setting != "false" else [f"{run}: holds a finished run, which this one replaces"]
+    )
     (run / ".push-x" / "generator").mkdir(parents=True)
     clear(run, None)
     assert checkpoints(run) == []

@@ -80,6 +80,7 @@ def test_unknown_key_with_suggestion(tmp_path: Path) -> None:
 
 def test_unknown_argument_with_suggestion() -> None:
     assert "unknown argument --lora_rnak; did you mean 'lora_rank'?" in message("--data_dir", "d", "--lora_rnak", "4")
+    assert "did you mean 'per_device_train_batch_size'?" in message("--data_dir", "d", "--batch_size", "8")
     assert "unexpected argument 'stray'" in message("--data_dir", "d", "stray")
 
 

@@ -371,6 +371,13 @@ def test_check_data_warnings(bank: LabelBank) -> None:
     ]
 
 
+def test_of_many_labels_ten_are_named() -> None:
+    bank = LabelBank({f"label-{i}": f"{i} parcels are late" for i in range(13)})
+    report = check_data({"train": [example("x", "label-0")]}, bank)
+    assert report.warnings[-1].startswith("12 labels have no training example: label-1, ")
+    assert "label-10 and 2 more; scored" in report.warnings[-1]
+
+
 def test_check_data_passes_on_the_warnings_of_the_bank(bank: LabelBank) -> None:
     bank = LabelBank({"a": "Late parcel", "b": "Late parcel again"})
     report = check_data({"train": [example("x", "a", "b")]}, bank)

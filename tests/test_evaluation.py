@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from lagamc.artifact import read_config
 from lagamc.cli import main
 from tests.artifacts import Trained, edit_json
 from tests.commands import Refused
@@ -72,7 +73,12 @@ def test_on_an_unknown_label(refused: Refused, trained_t5: Trained, tmp_path: Pa
 
 
 def test_tuning_that_cannot_be_written_leaves_the_model_as_it_was(
-    refused: Refused, trained_t5: Trained, session_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused,
+    trained_t5: Trained,
+    session_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = trained_t5.copy_to(tmp_path / "model")
 
@@ -85,7 +91,9 @@ def test_tuning_that_cannot_be_written_leaves_the_model_as_it_was(
     assert "thresholds cannot be written (No space left on device)" in refused(*words)
     assert files() == before
     monkeypatch.undo()
-    assert main([str(word) for word in words]) == 0
+    assert main([*map(str, words), "--goal", "precision>=0.5"]) == 0
+    assert "scores for precision>=0.5 from now on" in capsys.readouterr().err
+    assert read_config(folder).thresholds["goal"] == "precision>=0.5"
     assert files().keys() == before.keys()
     assert files() != before
 
