@@ -78,17 +78,20 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
         )
     if options.labels:
         classifier = classifier.with_bank(bank)
-    figures = {}
-    if not (options.tune or classifier.rules.tuned or options.threshold is not None):
+    figures: dict[str, Any] = {}
+    rules = classifier.rules
+    if not (options.tune or rules.tuned or options.threshold is not None):
         print(f"warning: {source}: {UNTUNED}", file=sys.stderr)
     if options.tune:
         texts, labels = [e.text for e in examples], [e.labels for e in examples]
         figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
         _write_tuned(classifier, source.folder)
-        rules = classifier.rules
         print(f"{source}: decides by {rules.scores} scores for {rules.thresholds.goal} from now on", file=sys.stderr)
     names = ("batch_size", "scores", "goal", "threshold", "window_stride")
     settings = {name: getattr(options, name) for name in names}
+    figures["scores"] = options.scores or rules.scores
+    if options.threshold is None:
+        figures["goal"] = options.goal or rules.thresholds.goal
     figures |= evaluate(classifier, examples, progress="evaluating", **settings)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 

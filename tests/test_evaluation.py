@@ -20,6 +20,7 @@ def test_prints_the_figures_of_training(
 ) -> None:
     assert main(["evaluate", str(trained_bart.folder), str(session_data / "test.jsonl"), "--device", "cpu"]) == 0
     figures = json.loads(capsys.readouterr().out)
+    assert (figures["scores"], figures["goal"]) == (read_config(trained_bart.folder).scores, "micro_f1")
     assert figures["micro_f1"] == trained_bart.figures["test_micro_f1"]
     assert figures["labels"] == trained_bart.figures["test_labels"]
 
@@ -55,6 +56,7 @@ def test_by_other_labels_and_one_threshold(
     assert main([str(word) for word in [*words, "--window_stride", "4"]]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert list(figures["labels"]) == list(bank)
+    assert "goal" not in figures
     assert figures["labels"]["angry"]["f1"] == 1
     assert figures["micro_f1"] == pytest.approx(2 / (1 + len(bank)))
 
