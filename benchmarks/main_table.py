@@ -260,6 +260,7 @@ def run_one(dataset: str, system: str, seed: int, variant: Variant, quick: bool 
         if not os.environ.get(needs):
             raise LagamcError(f"{system}: {needs} is not set")
         variant = replace(variant, backbone=os.environ[needs])
+    seed = seed if SYSTEMS[system].seeded else 1
     path = ROWS / f"{dataset}-{system}-{seed}{variant}.json"
     if quick or not path.is_file():
         task = load_task(dataset, seed, variant.rows, variant.test_rows)

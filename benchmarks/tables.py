@@ -44,6 +44,8 @@ def render(titles: Mapping[str, str]) -> None:
         name = " ".join([row["system"], *departures])  # what departs is a system of its own
         titles[name] = ", ".join([titles[row["system"]], *departures])
         rows.append({**row, "system": name})
+    if not rows:
+        raise LagamcError(f"{RESULTS / 'main_table'}: expected results, found none; measure a row first")
     forms = [read(path, "form", "rows", *loss_forms.KEYS) for path in sorted(RESULTS.glob("loss_forms/*.json"))]
     others = [_read_figures(path) for path in sorted(RESULTS.glob("*.json"))]
     short = {"short": short_table(rows, titles)}

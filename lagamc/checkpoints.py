@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -44,15 +45,22 @@ def problem_of(checkpoint: str | Path) -> str | None:
         return f"its {TRAINER_STATE_NAME} cannot be read ({type(error).__name__}: {error})"
     if not isinstance(state.global_step, int) or state.global_step < 1:
         return f"its {TRAINER_STATE_NAME} tells no step"
-    for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
-        if (checkpoint / name).is_file() and not zipfile.is_zipfile(checkpoint / name):
-            return f"its {name} is cut short"
+    for path in (checkpoint / OPTIMIZER_NAME, checkpoint / SCHEDULER_NAME, *checkpoint.glob("rng_state*.pth")):
+        if path.is_file() and not zipfile.is_zipfile(path):
+            return f"its {path.name} is cut short"
+    for path in checkpoint.rglob("*.safetensors"):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError):
+            return f"its {path.relative_to(checkpoint)} is cut short"
     return None
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints of a run, whole or not, newest first."""
-    found = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[-1].isdigit()]
+    named = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    found = [path for path in named if path.name.split("-")[-1].isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: -int(path.name.split("-")[-1]))
 
 
@@ -71,6 +79,8 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
     folder = Path(folder)
     found = checkpoints(folder)
     word = (setting or "false").lower()
+    finished = (folder / METRICS_FILE).is_file()
+    replaced = f"{folder}: holds a finished run, which this one replaces"
     if word == "true":
         for checkpoint in found:
             problem = problem_of(checkpoint)
@@ -79,18 +89,20 @@ def checkpoint_to_resume(setting: str | None, folder: str | Path, say: Callable[
                 return checkpoint
             say(f"{checkpoint} cannot be resumed from and is passed over: {problem}")
         say(f"no whole checkpoint in {folder}: starting from the beginning")
+        if finished:
+            say(replaced)
         return None
     named = None if word == "false" else Path(str(setting))
     problem = None if named is None else problem_of(named)
     if problem:
         raise LagamcError(f"resume_from_checkpoint: {setting!r} cannot be resumed from: {problem}")
-    if found and not _with_older(named, found) and not (folder / METRICS_FILE).is_file():
+    if found and not _with_older(named, found) and not finished:
         raise LagamcError(
             f"output_dir {str(folder)!r} holds {found[0].name} of an unfinished run: go on with it by "
             "--resume_from_checkpoint true, remove its checkpoints, or name another output_dir"
         )
-    if named is None and (folder / METRICS_FILE).is_file():
-        say(f"{folder}: holds a finished run, which this one replaces")
+    if finished:
+        say(replaced)
     return named
 
 
@@ -105,7 +117,9 @@ def clear(folder: str | Path, keep: Path | None) -> None:
     own = checkpoints(folder)
     older = _with_older(keep, own)
     for checkpoint in own:
-        if checkpoint not in older:
+        if checkpoint not in older and checkpoint.is_symlink():
+            checkpoint.unlink()
+        elif checkpoint not in older:
             shutil.rmtree(checkpoint)
     for copy in Path(folder).glob(f"{COPY_PREFIX}*"):  # a run that was killed could not remove it
         shutil.rmtree(copy, ignore_errors=True)

@@ -173,6 +173,13 @@ class DecisionRules:
         if trained:  # what suits the labels that were trained has to do for the others
             names, some = [self.names[i] for i in trained], true[:, trained]
             self.calibration |= self._fitted(evidence, some)
+            if not any(self.calibration[scores].weights for scores in SCORES):
+                logger.warning(
+                    "%d labels on %d texts are too few to calibrate on, or the model cannot tell them: probabilities "
+                    "stay as they are, and thresholds are unsure",
+                    int(some.sum()),
+                    len(some),
+                )
             scored = self.calibration[UNSEEN].apply(evidence[UNSEEN][:, trained])
             found = {g: tune_thresholds(scored, some, names, g) for g in goals}
             self.tuned[UNSEEN] = {g: Thresholds(g, t.overall) for g, t in found.items()}

@@ -90,7 +90,7 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
     names = ("batch_size", "scores", "goal", "threshold", "window_stride")
     settings = {name: getattr(options, name) for name in names}
     figures["scores"] = options.scores or rules.scores
-    if options.threshold is None:
+    if options.threshold is None and rules.tuned:
         figures["goal"] = options.goal or rules.thresholds.goal
     figures |= evaluate(classifier, examples, progress="evaluating", **settings)
     print(json.dumps(figures, indent=1, ensure_ascii=False))

@@ -1,14 +1,37 @@
-"""Rows of a batch computed in parts of similar length: padding costs as much as words."""
+"""Rows of similar length together, in batches and in parts of one: padding costs as much as words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 MOST_PARTS = 4  # that a batch is computed in
 WORTHWHILE = 0.1  # share of the tokens that a split has to save
+
+
+class EpochLengthSampler(LengthGroupedSampler):
+    """Rows of similar length together, in an order that depends on seed and epoch alone.
+
+    Drawn from the global generator, an epoch that a killed run goes on with would have another order than before: rows
+    that were trained would be trained again, and others left out.
+
+    Args:
+        batch_size: rows that belong together.
+        lengths: tokens of each row.
+        seed: of the order.
+        epoch: tells which one begins.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch())
+        return iter(super().__iter__())
 
 
 def in_parts(compute: Callable[[list[int], int], Tensor], lengths: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Seq2SeqTrainer, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
@@ -27,6 +28,7 @@ from lagamc.decoding import DescriptionDecoder
 from lagamc.encoding import LOSS_IGNORE, pad
 from lagamc.errors import LagamcError
 from lagamc.hub import HubAccess
+from lagamc.lengths import EpochLengthSampler
 from lagamc.loading import load_weights
 from lagamc.matcher import LabelMatcher
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics
@@ -180,6 +182,14 @@ class LagamcTrainer(Seq2SeqTrainer):
         self._decoder = None
         with self.model.descriptions.keeping_bank():
             return Trainer.predict(self, *args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's, but an epoch that is gone on with keeps its order."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochLengthSampler(sampler.batch_size, sampler.lengths, seed, lambda: int(self.state.epoch or 0))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row, also where training drops the last rows of an epoch."""

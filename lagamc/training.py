@@ -156,7 +156,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     state = PartialState()
     say = print if state.is_main_process else (lambda *_: None)
     assert training.output_dir is not None
-    _check_output(training.output_dir)
+    _check_output(training.output_dir, model_arguments)
     checkpoint = checkpoint_to_resume(training.resume_from_checkpoint, training.output_dir, say)
     data = load_data(data_arguments)
     if checkpoint is not None:
@@ -321,7 +321,7 @@ def _measured(
     return measure(predictions, examples, bank)
 
 
-def _check_output(folder: str) -> None:
+def _check_output(folder: str, model: ModelArguments) -> None:
     if not folder.strip():
         raise LagamcError(f"output_dir: expected a folder to write the model to, found {folder!r}")
     path = Path(folder).absolute()
@@ -330,4 +330,10 @@ def _check_output(folder: str) -> None:
         raise LagamcError(f"output_dir {folder!r}: cannot be made ({str(there)!r} is no folder)")
     if not os.access(there, os.W_OK):
         raise LagamcError(f"output_dir {folder!r}: {str(there)!r} is not writable")
+    for name in ("model_name_or_path", "sentence_encoder"):
+        source = getattr(model, name)
+        if source and Path(source).absolute() == path:
+            raise LagamcError(
+                f"output_dir {folder!r}: is the {name} as well, which the run would write over; name another"
+            )
     check_own(path)

@@ -67,6 +67,11 @@ class WorkFolder:
         """
         identity = json.loads(json.dumps(identity))
         found = self._read_identity()
+        if found is None and self.has_progress():
+            raise LagamcError(
+                f"{self.folder}: its {RUN_FILE} cannot be read, so the work in it cannot be gone on with; delete that "
+                "folder to begin anew"
+            )
         if found is not None and found.get("input") and self.has_progress():
             if not resume:
                 raise LagamcError(

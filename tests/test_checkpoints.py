@@ -76,6 +76,8 @@ def test_a_state_that_is_cut_short(run: Path) -> None:
         ("trainer_state.json", b"{}", "tells no step"),
         ("optimizer.pt", b"PK\x03\x04", "is cut short"),
         ("scheduler.pt", b"", "is cut short"),
+        ("rng_state.pth", b"PK", "is cut short"),
+        ("sentence_encoder/model.safetensors", b"{", "is cut short"),
     ],
 )
 def test_a_damaged_state_is_passed_over(run: Path, name: str, content: bytes, reason: str) -> None:
@@ -87,8 +89,12 @@ def test_a_damaged_state_is_passed_over(run: Path, name: str, content: bytes, re
 
 def test_without_any_checkpoint_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
     said: list[str] = []
+    (tmp_path / "checkpoint-5").write_text("no folder", encoding="utf-8")
     assert checkpoint_to_resume("true", tmp_path, said.append) is None
     assert "starting from the beginning" in said[0]
+    (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
+    assert checkpoint_to_resume("true", tmp_path, said.append) is None
+    assert said[2:] == [f"{tmp_path}: holds a finished run, which this one replaces"]
 
 
 @pytest.mark.parametrize("setting", [None, "false", "elsewhere"])
@@ -101,10 +107,9 @@ def test_a_new_run_does_not_write_over_an_unfinished_one(run: Path, tmp_path: Pa
     (run / "metrics.json").write_text("{}", encoding="utf-8")  # finished: its checkpoints make room
     said: list[str] = []
     checkpoint_to_resume(setting, run, said.append)
-    assert said == (
-        [] if setting and setting != "false" else [f"{run}: holds a finished run, which this one replaces"]
-    )
+    assert said == [f"{run}: holds a finished run, which this one replaces"]
     (run / ".push-x" / "generator").mkdir(parents=True)
+    (run / "checkpoint-99").symlink_to(tmp_path)
     clear(run, None)
     assert checkpoints(run) == []
     assert not (run / ".push-x").exists()

@@ -40,7 +40,9 @@ def test_a_model_that_was_never_tuned_is_told(
     edit_json(folder / "lagamc_config.json", tuned={}, thresholds={}, calibration={})
     for words in commands:
         assert main(words) == 0
-        assert f"warning: {folder}: {said}" in capsys.readouterr().err
+        written = capsys.readouterr()
+        assert f"warning: {folder}: {said}" in written.err
+        assert '"goal"' not in written.out
         assert main([*words, "--threshold", "0"]) == 0
         assert said not in capsys.readouterr().err
 
@@ -98,6 +100,16 @@ def test_tuning_that_cannot_be_written_leaves_the_model_as_it_was(
     assert read_config(folder).thresholds["goal"] == "precision>=0.5"
     assert files().keys() == before.keys()
     assert files() != before
+
+
+def test_texts_that_are_too_few_to_calibrate_on_are_told(
+    trained_t5: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, rows = trained_t5.copy_to(tmp_path / "model"), tmp_path / "rows.jsonl"
+    edit_json(folder / "lagamc_config.json", tuned={}, thresholds={}, calibration={})
+    rows.write_text('{"text": "What a mess!", "labels": ["late"]}\n', encoding="utf-8")
+    assert main(["evaluate", str(folder), str(rows), "--tune", "--device", "cpu"]) == 0
+    assert "1 labels on 1 texts are too few to calibrate on" in caplog.text
 
 
 def full_disk(*_: object) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     assert row["analysis"]["by_label"] == {"a": [2, 1, 1.0], "b": [2, 1, pytest.approx(0.6667)]}
     assert row["analysis"]["rare_macro_f1"] == 1.0  # the first of two equally rare labels, on the one row that has it
     assert row["analysis"]["errors"] == {"0": [["a"], ["a", "b"]]}
+    monkeypatch.setitem(main_table.SYSTEMS, "fixed", replace(one, seeded=False))
+    for seed in (3, 1):  # another seed of what takes none is the same row
+        main_table.run_one("caves", "fixed", seed, Variant())
+    assert [path.name for path in tmp_path.glob("caves-fixed*")] == ["caves-fixed-1.json"]
 
 
 def test_a_row_that_is_damaged_or_of_another_model_is_not_taken(

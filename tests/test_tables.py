@@ -190,6 +190,9 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     monkeypatch.setattr(tables, "PAGE", page)
     monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    with pytest.raises(LagamcError, match="main_table: expected results, found none"):
+        tables.render({})
+    assert page.read_text() == PAGE
     outcomes.write(tmp_path / "main_table" / "row.json", _row("a", 1, 0.5))
     outcomes.write(tmp_path / "main_table" / "more.json", {**_row("a", 1, 0.4, train=50), "setting": "t"})
     other = {**_row("a", 1, 0.8), "backbone": "some/model"}

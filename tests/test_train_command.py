@@ -188,3 +188,9 @@ def test_unwritable_output_of_training(refused: Refused, data_dir: Path, tmp_pat
     message = refused("train", "--data_dir", data_dir, "--output_dir", tmp_path / "file" / "out")
     assert "output_dir" in message
     assert str(tmp_path / "file" / "out") in message
+
+
+def test_a_model_is_not_trained_into_the_one_it_starts_from(refused: Refused, data_dir: Path, tiny_t5: Path) -> None:
+    words = ["train", "--data_dir", data_dir, "--unlabelled", "keep", "--output_dir", tiny_t5, "--use_cpu", "true"]
+    assert "is the model_name_or_path as well" in refused(*words, "--model_name_or_path", tiny_t5)
+    assert "is the sentence_encoder as well" in refused(*words, "--sentence_encoder", tiny_t5)

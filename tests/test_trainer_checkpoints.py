@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from lagamc.modeling import LagamcModel
-from tests.trainers import make_trainer, weights_of
+from tests.trainers import EXAMPLES, make_trainer, weights_of
 
 
 def _train(model: LagamcModel, folder: Path, figures: tuple[float, ...], best: int) -> list[dict[str, Tensor]]:
@@ -121,6 +121,31 @@ def test_a_checkpoint_holds_the_artifact_and_the_trainers_state_alone(
     saved = json.loads((folder / "lagamc_config.json").read_text(encoding="utf-8"))
     assert saved["lambda_value"] == pytest.approx(float(model.balance.value.detach()))
     assert saved["lambda_state"] == {"logit": [pytest.approx(float(model.balance.logit.detach()))]}
+
+
+def test_an_epoch_that_is_gone_on_with_keeps_its_order(
+    make_model: Callable[..., LagamcModel], tiny_t5: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"save_strategy": "steps", "train_sampling_strategy": "group_by_length"}
+    settings |= {"per_device_train_batch_size": 1, "save_steps": len(EXAMPLES) + 2, "max_steps": 2 * len(EXAMPLES)}
+    seen: list[list[int]] = []
+    for checkpoint in (None, str(tmp_path / f"checkpoint-{len(EXAMPLES) + 2}")):
+        trainer = make_trainer(make_model(tiny_t5, lora=True), tmp_path, **settings)
+        seen.append([])
+        collate = trainer.data_collator
+
+        def noted(rows: list[Any], collate: Any = collate, seen: list[int] = seen[-1]) -> Any:
+            batch = collate(rows)
+            seen.extend(batch["row"].tolist())
+            return batch
+
+        trainer.data_collator = noted
+        trainer.train(resume_from_checkpoint=checkpoint)
+    through, resumed = seen
+    second = through[len(EXAMPLES) :]
+    assert sorted(second) == sorted(through[: len(EXAMPLES)])
+    assert second != through[: len(EXAMPLES)]  # another order in each epoch
+    assert resumed[-len(second) + 2 :] == second[2:]
 
 
 def test_training_resumes_where_it_stopped(

@@ -209,6 +209,17 @@ def test_work_that_was_cut_is_refused(source: Path, tmp_path: Path) -> None:
         run(source, tmp_path / "out.jsonl", resume=True)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_work_whose_description_is_damaged_stays(source: Path, tmp_path: Path, resume: bool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out.jsonl", stopping_at(2, KeyboardInterrupt()))
+    (tmp_path / "out.jsonl.unfinished/run.json").write_text("{", encoding="utf-8")
+    before = files(tmp_path / "out.jsonl.unfinished")
+    with pytest.raises(LagamcError, match=r"unfinished: its run\.json cannot be read"):
+        run(source, tmp_path / "out.jsonl", resume=resume)
+    assert files(tmp_path / "out.jsonl.unfinished") == before
+
+
 # what is in the way
 
 
