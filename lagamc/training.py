@@ -332,7 +332,7 @@ def _check_output(folder: str, model: ModelArguments) -> None:
         raise LagamcError(f"output_dir {folder!r}: {str(there)!r} is not writable")
     for name in ("model_name_or_path", "sentence_encoder"):
         source = getattr(model, name)
-        if source and Path(source).absolute() == path:
+        if source and Path(source).resolve() == path.resolve():
             raise LagamcError(
                 f"output_dir {folder!r}: is the {name} as well, which the run would write over; name another"
             )

@@ -67,7 +67,8 @@ class WorkFolder:
         """
         identity = json.loads(json.dumps(identity))
         found = self._read_identity()
-        if found is None and self.has_progress():
+        # without that file the work was being thrown away
+        if found is None and self.has_progress() and (self.folder / RUN_FILE).exists():
             raise LagamcError(
                 f"{self.folder}: its {RUN_FILE} cannot be read, so the work in it cannot be gone on with; delete that "
                 "folder to begin anew"
