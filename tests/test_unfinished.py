@@ -218,6 +218,8 @@ def test_work_whose_description_is_damaged_stays(source: Path, tmp_path: Path, r
     with pytest.raises(LagamcError, match=r"unfinished: its run\.json cannot be read"):
         run(source, tmp_path / "out.jsonl", resume=resume)
     assert files(tmp_path / "out.jsonl.unfinished") == before
+    (tmp_path / "out.jsonl.unfinished/run.json").unlink()  # as where a kill cut short the removal of the folder
+    run(source, tmp_path / "out.jsonl", resume=resume)
 
 
 # what is in the way
