@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "test")
 FEW_ROWS = 50  # development rows below which thresholds are mostly noise
+MOST_PROBLEMS = 200  # after which a file is not read on
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ def _check_rows(
             example = parse_example(row, where, columns, str(number), bank, unlabelled != "error")
         except LagamcError as error:
             problems.append(str(error))
-            if len(problems) > 200:
-                break
+            if len(problems) >= MOST_PROBLEMS:
+                raise LagamcError.from_problems(f"examples, read as far as {unit} {number}", problems) from error
             continue
         if bank is None or example.labels or unlabelled != "drop":
             examples.append(example)

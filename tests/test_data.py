@@ -156,6 +156,12 @@ def test_bad_rows_of_csv_and_parquet(tmp_path: Path, bank: LabelBank) -> None:
         read_examples(path, bank)
 
 
+def test_a_file_of_bad_rows_is_not_read_to_its_end(tmp_path: Path, bank: LabelBank) -> None:
+    path = write(tmp_path / "rows.jsonl", *[{"text": "a", "labels": ["nope"]}] * 300)
+    with pytest.raises(LagamcError, match=r"^examples, read as far as line 200: .*rows\.jsonl, line 1: unknown label"):
+        read_examples(path, bank)
+
+
 def test_all_problems_at_once(tmp_path: Path, bank: LabelBank) -> None:
     bad = [{"text": ""}, {"labels": []}, {"text": "a", "labels": ["nope"]}, {"text": "b", "labels": []}]
     path = write(tmp_path / "rows.jsonl", bad[0], ROWS[0], *bad[1:])
