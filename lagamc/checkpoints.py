@@ -117,9 +117,11 @@ def clear(folder: str | Path, keep: Path | None) -> None:
     own = checkpoints(folder)
     older = _with_older(keep, own)
     for checkpoint in own:
-        if checkpoint not in older and checkpoint.is_symlink():
+        if checkpoint in older:
+            continue
+        if checkpoint.is_symlink():
             checkpoint.unlink()
-        elif checkpoint not in older:
+        else:
             shutil.rmtree(checkpoint)
     for copy in Path(folder).glob(f"{COPY_PREFIX}*"):  # a run that was killed could not remove it
         shutil.rmtree(copy, ignore_errors=True)

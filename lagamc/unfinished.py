@@ -63,7 +63,8 @@ class WorkFolder:
             resume: whether a run that was stopped goes on.
 
         Raises:
-            LagamcError: a stopped run is there and not to be resumed, or another one than this.
+            LagamcError: a stopped run is there and not to be resumed, another one than this, or one that cannot be
+                told.
         """
         identity = json.loads(json.dumps(identity))
         found = self._read_identity()
