@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lagamc.data import SPLITS, Example, read_examples
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise
+from lagamc.training_args import least_epochs
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "LAGAMC_DATA"
@@ -99,9 +99,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 MIXED_ROWS, MIXED_TEST_ROWS = 500, 100  # of each data set in the mixed one (paper, section 8.4)
 WITHOUT_TRAINING = 800  # development rows that train where a data set has no other
-# rows seen in training at least, repeated ones counted, by LAGAMC and by peers, which need more of them and take less
-# time for each; epochs at most
-LEAST_SEEN, LEAST_SEEN_BY_PEERS, MOST_EPOCHS = 6000, 40000, 40
+LEAST_SEEN_BY_PEERS = 40000  # training rows, as `LEAST_SEEN`: peers need more of them and take less time for each
 
 
 def usual_tokens(name: str) -> int:
@@ -154,7 +152,7 @@ def load_task(name: str, seed: int = 1, rows: int | None = None, test_rows: int 
 
 def _epochs(config: Mapping[str, int], rows: int) -> tuple[int, int]:
     """Of LAGAMC and of its peers."""
-    wanted = [min(MOST_EPOCHS, math.ceil(seen / rows)) for seen in (LEAST_SEEN, LEAST_SEEN_BY_PEERS)]
+    wanted = least_epochs(rows), least_epochs(rows, LEAST_SEEN_BY_PEERS)
     own, peers = (max(config["num_train_epochs"], epochs) for epochs in wanted)
     return own, peers
 

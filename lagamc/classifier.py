@@ -32,7 +32,7 @@ from lagamc.predictions import Prediction, check_request
 from lagamc.publishing import MESSAGE, create_repo, publish
 from lagamc.relabelling import relabelled
 from lagamc.scoring import SCORES, LabelScorer
-from lagamc.thresholds import wanted_precision
+from lagamc.thresholds import usual_goal
 from lagamc.unseen import NEARNESS, UNSEEN
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -336,8 +336,7 @@ class LagamcClassifier:
         Raises:
             LagamcError: the goal or a label is none, or there are too few.
         """
-        goal = self.rules.thresholds.goal if goal is None else goal
-        wanted_precision(goal)
+        goal = usual_goal(self.rules.thresholds.goal if goal is None else goal)
         if not isinstance(texts, Sequence) or not isinstance(labels, Sequence):
             raise LagamcError(
                 f"tune: expected lists of texts and of their labels, found {texts!r:.40}, {labels!r:.40}"

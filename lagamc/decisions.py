@@ -14,7 +14,7 @@ from lagamc.artifact import ArtifactConfig
 from lagamc.calibration import MINIMUM_POSITIVES, Calibration, expected_calibration_error, familiarity, fit_calibration
 from lagamc.errors import LagamcError
 from lagamc.scoring import SCORES
-from lagamc.thresholds import GOALS, Thresholds, goal_rank, tune_thresholds, wanted_precision
+from lagamc.thresholds import GOALS, Thresholds, goal_rank, tune_thresholds, usual_goal, wanted_precision
 from lagamc.unseen import NEARNESS, UNSEEN
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,7 @@ class DecisionRules:
             return np.zeros(len(self.names))
         if goal is None and scores == self.scores:
             return self.thresholds.values(self.names)
-        goal = self.thresholds.goal if goal is None else goal
-        wanted_precision(goal)
+        goal = usual_goal(self.thresholds.goal if goal is None else goal)
         tuned = self.tuned.get(scores, {})
         if goal not in tuned:
             raise LagamcError(

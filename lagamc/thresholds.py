@@ -56,6 +56,16 @@ def wanted_precision(goal: str) -> float | None:
     return float(found[1])
 
 
+def usual_goal(goal: str) -> str:
+    """A goal as thresholds are kept by: `precision>=.90` and `precision>=0.9` are the same.
+
+    Raises:
+        LagamcError: it is no goal.
+    """
+    wanted = wanted_precision(goal)
+    return goal if wanted is None else f"precision>={wanted}"
+
+
 def goal_figure(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:
     """What a goal is about: the F1 it names; the micro-averaged recall for a wanted precision.
 

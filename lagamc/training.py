@@ -55,7 +55,7 @@ from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
-from lagamc.training_args import settle_mixed_precision
+from lagamc.training_args import least_epochs, settle_mixed_precision
 from lagamc.training_data import TrainingData, load_data
 
 logger = logging.getLogger(__name__)
@@ -168,6 +168,10 @@ def train(arguments: Arguments) -> dict[str, Any]:
     say("\n".join(data.report.lines))
     for warning in data.report.warnings:
         say(f"warning: {warning}")
+    count, epochs = len(data.splits["train"]), training.num_train_epochs
+    least = least_epochs(count)
+    if model_arguments.model_name_or_path is None and training.max_steps < 0 and epochs < least:
+        say(f"{count:,} training rows are few for {epochs:g} epochs: --num_train_epochs {least} suits them")
 
     set_seed(training.seed)
     precision = settle_mixed_precision()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -48,7 +49,14 @@ INSTEAD = {
     ),
     "generation_max_length": "max_response_length instead, the tokens of a response",
 }
+# training rows that the embedded generator has to see, repeated ones counted, and epochs at most
+LEAST_SEEN, MOST_EPOCHS = 6000, 40
 PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"  # set by `accelerate launch` from its configuration
+
+
+def least_epochs(rows: int, seen: int = LEAST_SEEN) -> int:
+    """Epochs by which so many rows were seen, repeated ones counted, where there are `rows`; `MOST_EPOCHS` at most."""
+    return min(MOST_EPOCHS, math.ceil(seen / rows))
 
 
 def settle_mixed_precision() -> str:

@@ -305,7 +305,7 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
     classifier.save_pretrained(tmp_path / "model")
     loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
     assert loaded.predict(TEXTS) == classifier.predict(TEXTS)
-    assert loaded.predict(TEXTS, goal="precision>=0.6") == classifier.predict(TEXTS)
+    assert loaded.predict(TEXTS, goal="precision>=.60") == classifier.predict(TEXTS)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ from scipy.special import logit
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lagamc.errors import LagamcError
-from lagamc.thresholds import Thresholds, expected_best, goal_figure, goal_rank, tune_thresholds, wanted_precision
+from lagamc.thresholds import (
+    Thresholds,
+    expected_best,
+    goal_figure,
+    goal_rank,
+    tune_thresholds,
+    usual_goal,
+    wanted_precision,
+)
 
 NAMES = ["a", "b", "c"]
 TRUE = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
@@ -121,6 +129,11 @@ def test_a_precision_is_not_reached_by_giving_nothing() -> None:
 @pytest.mark.parametrize(("goal", "value"), [("precision>=0.9", 0.9), ("precision>=.75", 0.75), ("micro_f1", None)])
 def test_goals(goal: str, value: float | None) -> None:
     assert wanted_precision(goal) == value
+
+
+def test_a_precision_is_kept_by_one_name() -> None:
+    assert {usual_goal(f"precision>={x}") for x in (".9", "0.9", "0.90")} == {"precision>=0.9"}
+    assert usual_goal("macro_f1") == "macro_f1"
 
 
 @pytest.mark.parametrize("goal", ["precision>=90", "precision>0.9", "precision", "", "f1", None])

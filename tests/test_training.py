@@ -194,6 +194,28 @@ def test_output_is_checked_before_the_data(tmp_path: Path) -> None:
         train(arguments)
 
 
+@pytest.mark.parametrize(
+    ("settings", "advised"),
+    [(["--num_train_epochs", "3"], True), (["--num_train_epochs", "40"], False), (["--max_steps", "9"], False)],
+)
+def test_more_epochs_are_advised_for_few_rows(
+    settings: list[str],
+    advised: bool,
+    session_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: object) -> None:
+        raise LagamcError("far enough")
+
+    monkeypatch.setattr(lagamc.training, "build_model", stop)
+    where = ["--data_dir", str(session_data), "--output_dir", str(tmp_path), "--unlabelled", "keep"]
+    with pytest.raises(LagamcError, match="far enough"):
+        train(parse_arguments([*where, *settings]))
+    assert ("are few for 3 epochs: --num_train_epochs 40 suits them" in capsys.readouterr().out) is advised
+
+
 def test_gradient_checkpointing_changes_no_weight(
     tiny_bart: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path
 ) -> None:
