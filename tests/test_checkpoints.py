@@ -176,7 +176,7 @@ def test_ten_kills_end_like_an_undisturbed_run(
     command += ["--sentence_encoder", str(tiny_encoder), "--data_dir", str(session_data), "--unlabelled", "keep"]
     command += [
         "--max_steps",
-        "120",
+        "240",
         "--per_device_train_batch_size",
         "2",
         "--soft_tokens",
