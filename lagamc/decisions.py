@@ -38,7 +38,7 @@ class DecisionRules:
         self.scores = config.scores
         self.thresholds = Thresholds(**config.thresholds)
         self.tuned = {
-            scores: {goal: Thresholds(**values) for goal, values in goals.items()}
+            scores: {usual_goal(goal): Thresholds(**values) for goal, values in goals.items()}
             for scores, goals in config.tuned.items()
         }
         self.calibration = {scores: Calibration(**config.calibration.get(scores, {})) for scores in (*SCORES, UNSEEN)}

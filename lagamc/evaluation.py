@@ -30,6 +30,7 @@ from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.metrics import binarise, label_metrics, multi_label_metrics, ranking_metrics
 from lagamc.predictions import Prediction
+from lagamc.thresholds import usual_goal
 
 
 def evaluate(classifier: LagamcClassifier, examples: Sequence[Example], **settings: Any) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
     Raises:
         LagamcError: the examples or the model are bad, or the thresholds cannot be written.
     """
+    goal = None if options.goal is None else usual_goal(options.goal)
     source = find_artifact(options.model)
     if options.tune and source.commit is not None:
         raise LagamcError(
@@ -84,14 +86,14 @@ def evaluate_from_options(options: argparse.Namespace) -> None:
         print(f"warning: {source}: {UNTUNED}", file=sys.stderr)
     if options.tune:
         texts, labels = [e.text for e in examples], [e.labels for e in examples]
-        figures["tuned"] = classifier.tune(texts, labels, options.goal, options.batch_size, "tuning thresholds")
+        figures["tuned"] = classifier.tune(texts, labels, goal, options.batch_size, "tuning thresholds")
         _write_tuned(classifier, source.folder)
         print(f"{source}: decides by {rules.scores} scores for {rules.thresholds.goal} from now on", file=sys.stderr)
-    names = ("batch_size", "scores", "goal", "threshold", "window_stride")
-    settings = {name: getattr(options, name) for name in names}
+    names = ("batch_size", "scores", "threshold", "window_stride")
+    settings = {name: getattr(options, name) for name in names} | {"goal": goal}
     figures["scores"] = options.scores or rules.scores
     if options.threshold is None and rules.tuned:
-        figures["goal"] = options.goal or rules.thresholds.goal
+        figures["goal"] = goal or rules.thresholds.goal
     figures |= evaluate(classifier, examples, progress="evaluating", **settings)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 

@@ -27,7 +27,7 @@ from lagamc.outputs import ERRORS, PredictionSummary, StreamOutput, check_target
 from lagamc.predictions import Prediction
 from lagamc.processes import Processes, find_processes, join
 from lagamc.rows import STANDARD_STREAM, check_ending
-from lagamc.thresholds import wanted_precision
+from lagamc.thresholds import usual_goal
 from lagamc.training_args import use_all_cores
 from lagamc.unfinished import Part, WorkFolder
 
@@ -275,10 +275,9 @@ def predict_from_options(options: argparse.Namespace) -> None:
         check_ending(options.input)
     check_target(options.output, options.input, *([options.labels] if options.labels else []))
     bank = LabelBank.from_file(options.labels) if options.labels else None
-    if options.goal is not None:
-        wanted_precision(options.goal)
-    names = ("decide_by", "scores", "goal", "threshold", "top_k", "decoding", "window_stride")
+    names = ("decide_by", "scores", "threshold", "top_k", "decoding", "window_stride")
     decisions = {name: getattr(options, name) for name in names}
+    decisions["goal"] = None if options.goal is None else usual_goal(options.goal)
     source = find_artifact(options.model)
     with source.named():
         read_config(source.folder)

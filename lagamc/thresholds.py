@@ -25,7 +25,7 @@ class Thresholds:
     """From which probability on a label is given.
 
     Args:
-        goal: what they were tuned for.
+        goal: what they were tuned for, written as `usual_goal` writes it.
         overall: one value for every label.
         per_label: label -> value, where it differs.
     """
@@ -33,6 +33,9 @@ class Thresholds:
     goal: str = "micro_f1"
     overall: float = 0.5
     per_label: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.goal = usual_goal(self.goal)
 
     def values(self, names: Sequence[str]) -> np.ndarray:
         """Thresholds in bank order; a label that was not there when they were tuned gets the overall one."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lagamc.artifact import CONFIG_FILE
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, read_examples
 from lagamc.errors import LagamcError
@@ -306,6 +307,17 @@ def test_tuned_again_for_a_precision_and_saved(trained_bart: Trained, tmp_path: 
     loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
     assert loaded.predict(TEXTS) == classifier.predict(TEXTS)
     assert loaded.predict(TEXTS, goal="precision>=.60") == classifier.predict(TEXTS)
+
+
+def test_a_precision_that_is_stored_by_another_name(trained_bart: Trained, tmp_path: Path) -> None:
+    classifier = trained_bart.load()
+    classifier.tune(TEXTS, [row["labels"] for row in ROWS], "precision>=0.6")
+    classifier.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / CONFIG_FILE
+    path.write_text(path.read_text(encoding="utf-8").replace("precision>=0.6", "precision>=.60"), encoding="utf-8")
+    loaded = LagamcClassifier.from_pretrained(tmp_path / "model", "cpu")
+    assert loaded.rules.thresholds.goal == "precision>=0.6"
+    assert loaded.predict(TEXTS, goal="precision>=0.6") == classifier.predict(TEXTS)
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,10 @@ def test_tuning_that_cannot_be_written_leaves_the_model_as_it_was(
     assert "thresholds cannot be written (No space left on device)" in refused(*words)
     assert files() == before
     monkeypatch.undo()
-    assert main([*map(str, words), "--goal", "precision>=0.5"]) == 0
-    assert "scores for precision>=0.5 from now on" in capsys.readouterr().err
+    assert main([*map(str, words), "--goal", "precision>=.50"]) == 0
+    output = capsys.readouterr()
+    assert "scores for precision>=0.5 from now on" in output.err
+    assert json.loads(output.out)["goal"] == "precision>=0.5"
     assert read_config(folder).thresholds["goal"] == "precision>=0.5"
     assert files().keys() == before.keys()
     assert files() != before
