@@ -205,6 +205,7 @@ def _trained(config: ArtifactConfig) -> dict[str, object]:
         "retrieval_weight": "above 0" if loss.retrieval_weight else 0,
         "retrieval_readers": loss.retrieval_readers if loss.retrieval_weight else "none",
         "retrieval_pooling": loss.retrieval_pooling if loss.retrieval_weight else "none",
+        "repeat_threshold": figures.get("repeat_threshold") or 0,
         "train_sentence_encoder": bool(figures.get("sentence_encoder_trained")),
         **{name: figures.get(name) or "none" for name in ADAPTER_SETTINGS},
     }

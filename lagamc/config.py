@@ -204,6 +204,13 @@ class DataArguments:
     max_train_rows: int | None = field(default=None, metadata={"help": "Reads the first training rows alone."})
     max_dev_rows: int | None = field(default=None, metadata={"help": "Reads the first development rows alone."})
     max_test_rows: int | None = field(default=None, metadata={"help": "Reads the first test rows alone."})
+    repeat_threshold: float = field(
+        default=0.01,
+        metadata={
+            "help": "Share of the training rows below which a label is rare: rows that have it come "
+            "sqrt(threshold / share) times in each epoch, a quarter more rows in all at most; 0: every row once."
+        },
+    )
     prompt: str = field(default="plain", metadata={"help": f"Wording of the prompt: {', '.join(PROMPTS)}."})
     instruction: str | None = field(default=None, metadata={"help": "Replaces the instruction of the prompt."})
     task_description: str | None = field(default=None, metadata={"help": "Replaces its task description."})
@@ -229,6 +236,7 @@ class DataArguments:
         found += outside("prompt", self.prompt, tuple(PROMPTS))
         found += outside("label_order", self.label_order, LABEL_ORDERS)
         found += not_between("dev_fraction", self.dev_fraction, 0.001, 0.9)
+        found += not_between("repeat_threshold", self.repeat_threshold, 0, 1)
         found += not_between("max_input_length", self.max_input_length, 8, 100_000)
         found += not_between("window_stride", self.window_stride, 0, self.max_input_length)
         for name in ("max_train_rows", "max_dev_rows", "max_test_rows", "max_response_length"):

@@ -56,7 +56,7 @@ from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import least_epochs, settle_mixed_precision
-from lagamc.training_data import TrainingData, load_data
+from lagamc.training_data import TrainingData, load_data, repeat_rare
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def build_model(
             **model_origin(model_arguments, base),
             "sentence_encoder_trained": model_arguments.train_sentence_encoder
             and (settings.semantic_form != "none" or settings.retrieval_weight > 0),
+            "repeat_threshold": data_arguments.repeat_threshold,
             "sentence_encoder_share": model_arguments.sentence_encoder_share,
             "unseen_encoder_share": model_arguments.unseen_encoder_share,
             **{name: getattr(model_arguments, name) if lora else None for name in ADAPTER_SETTINGS},
@@ -181,9 +182,15 @@ def train(arguments: Arguments) -> dict[str, Any]:
     prompt = prompt_from(config.prompt)
     encoded = {}
     for split in ("train", "dev"):
-        texts = [example.text for example in data.splits[split]]
+        examples = data.splits[split]
+        if split == "train":
+            counts = data.report.label_counts["train"]
+            examples = repeat_rare(examples, counts, data_arguments.repeat_threshold, training.seed)
+            if repeats := len(examples) - len(data.splits[split]):
+                say(f"train: {repeats:,} rows more in each epoch, repeated for their rare labels")
+        texts = [example.text for example in examples]
         encoded[split], clipped = encode_examples(
-            data.splits[split],
+            examples,
             model.tokenizer,
             prompt,
             model.codec,
@@ -197,7 +204,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
         say(
             f"{split}: {clipped.prompts:.1%} of the texts are cut to {config.max_input_length} tokens, "
             f"{clipped.responses:.1%} of the responses to {config.max_response_length}"
-            + (f"; {len(data.splits[split])} texts give {len(encoded[split])} windows" if config.window_stride else "")
+            + (f"; {len(examples)} texts give {len(encoded[split])} windows" if config.window_stride else "")
         )
     config.bridge_fidelity = measure_bridge(model, say)
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]

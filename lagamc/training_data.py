@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from scipy.optimize import brentq
 
 from lagamc.config import DataArguments
 from lagamc.data import (
@@ -22,6 +26,7 @@ from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 
 DEMO = "demo"
+LONGEST = 1.25  # times the training rows that an epoch has at most
 
 
 @dataclass
@@ -68,6 +73,31 @@ def load_data(arguments: DataArguments) -> TrainingData:
     if arguments.atomic_labels:
         bank = bank.atomic()
     return TrainingData(bank, splits, check_data(splits, bank))
+
+
+def repeat_rare(examples: Sequence[Example], counts: Mapping[str, int], threshold: float, seed: int) -> list[Example]:
+    """Rows as they are trained on in each epoch: repeat factor sampling (Gupta et al., 2019).
+
+    A row comes sqrt(threshold / f) times, where f is the share of the rows that has its rarest label, and once where
+    that share is not below the threshold. What is left over from whole times is drawn. Where that made an epoch longer
+    than `LONGEST` times the rows, as with very many labels, the threshold is lowered until it does not.
+
+    Args:
+        examples: the training rows, one at least.
+        counts: label -> rows that have it.
+        threshold: share of the rows; 0 repeats none.
+        seed: of what is drawn.
+    """
+    rows = len(examples)
+    rarest = np.array([min((counts[label] for label in e.labels), default=rows) for e in examples])
+
+    def times(limit: float) -> np.ndarray:
+        return np.maximum(1, np.sqrt(limit * rows / rarest))
+
+    if times(threshold).mean() > LONGEST:
+        threshold = brentq(lambda limit: times(limit).mean() - LONGEST, 0, threshold)
+    whole = np.floor(times(threshold) + np.random.default_rng(seed).random(rows)).astype(int)
+    return [example for example, count in zip(examples, whole, strict=True) for _ in range(count)]
 
 
 def data_files(arguments: DataArguments) -> dict[str, Path]:

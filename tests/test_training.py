@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from scipy.special import expit, logit
 
 import lagamc.training
+from lagamc.artifact import read_config
 from lagamc.classifier import LagamcClassifier
 from lagamc.config import parse_arguments
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
 from lagamc.modeling import LagamcModel
+from lagamc.report_data import read_run
 from lagamc.training import measure_bridge, train
 from lagamc.training_args import PRECISION_VARIABLE
 from tests.artifacts import NO_CHECKPOINTS, Trained, train_quickly, write_data
@@ -177,6 +179,21 @@ def test_long_texts_are_trained_and_measured_in_windows(
     assert classifier.config.window_stride == 6
     text = "Where is my parcel? I have waited for two weeks."
     assert [p.clipped for s in (None, 0) for p in classifier.predict([text], window_stride=s)] == [False, True]
+
+
+def test_rows_of_rare_labels_are_trained_on_more_often(
+    tiny_t5: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--repeat_threshold", "1", "--max_steps", "-1", "--num_train_epochs", "1", "--logging_steps", "1"]
+    settings += ["--per_device_train_batch_size", "1", *NO_CHECKPOINTS]
+    trained = train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / "out", *settings)
+    more = re.search(r"train: (\d+) rows more in each epoch", capsys.readouterr().out)
+    assert more is not None
+    log = read_run(trained.folder).log
+    assert max(entry["step"] for entry in log) == 6 + int(more[1])
+    figures = read_config(trained.folder).figures
+    assert (figures["train_rows"], figures["repeat_threshold"]) == (6, 1)
+    assert sum(read_config(trained.folder).label_counts.values()) == 8
 
 
 def test_best_checkpoint_is_the_one_that_is_saved(trained_t5: Trained) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lagamc.config import DataArguments
+from lagamc.data import Example
 from lagamc.errors import LagamcError
-from lagamc.training_data import data_files, load_data
+from lagamc.training_data import data_files, load_data, repeat_rare
 from tests.conftest import DESCRIPTIONS
 
 
@@ -56,3 +57,29 @@ def test_a_file_that_is_none_is_not_passed_over(data_dir: Path) -> None:
     (data_dir / "dev.jsonl").symlink_to(data_dir / "gone.jsonl")
     with pytest.raises(LagamcError, match=r"dev\.jsonl is a folder or leads nowhere, expected a file"):
         load_data(DataArguments(data_dir=str(data_dir)))
+
+
+def test_rows_of_rare_labels_are_repeated() -> None:
+    """As often as the rarest label of a row asks, and the others once, in order."""
+    rows = [("rare",), ("often", "rare"), *[("often",)] * 97, ()]
+    examples = [Example(str(i), "A text.", labels) for i, labels in enumerate(rows)]
+    counts = {"rare": 2, "often": 98, "never": 0}
+    assert repeat_rare(examples, counts, 0.0, 1) == examples
+    assert repeat_rare(examples, counts, 0.02, 1) == examples
+    found = repeat_rare(examples, counts, 0.18, 1)
+    assert found == [*[examples[0]] * 3, *[examples[1]] * 3, *examples[2:]]
+
+
+def test_what_is_left_over_from_whole_repeats_is_drawn() -> None:
+    examples = [Example(str(i), "A text.", ("a",) if i < 500 else ()) for i in range(1000)]
+    found = repeat_rare(examples, {"a": 500}, 0.8, 1)
+    assert len(found) == pytest.approx(500 * 1.6**0.5 + 500, abs=50)
+    assert repeat_rare(examples, {"a": 500}, 0.8, 1) == found
+    assert repeat_rare(examples, {"a": 500}, 0.8, 2) != found
+
+
+def test_repeats_make_an_epoch_a_quarter_longer_at_most() -> None:
+    """Where all labels are rare all rows would come several times."""
+    examples = [Example(str(i), "A text.", (f"label-{i // 4}",)) for i in range(2000)]
+    found = repeat_rare(examples, {f"label-{i}": 4 for i in range(500)}, 0.01, 1)
+    assert len(found) == pytest.approx(2500, abs=60)
