@@ -144,7 +144,7 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
         (["--lambda_mode", "fixed"], "another lambda_mode (learnable, now fixed)"),
         (["--retrieval_weight", "0"], "another retrieval_weight (above 0, now 0)"),
         (["--retrieval_readers", "generator"], "another retrieval_readers (both, now generator)"),
-        (["--repeat_threshold", "0.9"], "another repeat_threshold (0, now 0.9)"),
+        (["--repeat_threshold", "0.9"], "another repeat_threshold (0.01, now 0.9)"),
         (["--retrieval_pooling", "mean"], "another retrieval_pooling (attention, now mean)"),
         (
             ["--lora_rank", "3", "--train_sentence_encoder", "false"],
