@@ -180,14 +180,11 @@ def train(arguments: Arguments) -> dict[str, Any]:
     if checkpoint is not None:
         check_settings(checkpoint, config)
     prompt = prompt_from(config.prompt)
+    repeated = repeat_rare(data.splits["train"], config.label_counts, data_arguments.repeat_threshold, training.seed)
+    if more := len(repeated) - len(data.splits["train"]):
+        say(f"train: {more:,} rows more in each epoch, repeated for their rare labels")
     encoded = {}
-    for split in ("train", "dev"):
-        examples = data.splits[split]
-        if split == "train":
-            counts = data.report.label_counts["train"]
-            examples = repeat_rare(examples, counts, data_arguments.repeat_threshold, training.seed)
-            if repeats := len(examples) - len(data.splits[split]):
-                say(f"train: {repeats:,} rows more in each epoch, repeated for their rare labels")
+    for split, examples in (("train", repeated), ("dev", data.splits["dev"])):
         texts = [example.text for example in examples]
         encoded[split], clipped = encode_examples(
             examples,
