@@ -22,6 +22,7 @@ from lagamc.publishing import COPY_PREFIX
 
 ADAPTER_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
 METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
+REPORT_FOLDER = "report_data"  # what a run leaves for its report
 
 
 def problem_of(checkpoint: str | Path) -> str | None:
@@ -127,6 +128,12 @@ def clear(folder: str | Path, keep: Path | None) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
+def left_by_run(folder: str | Path) -> list[Path]:
+    """The files of an output folder that are not published: figures, the report and its data, checkpoints."""
+    patterns = (METRICS_FILE, f"{REPORT_FOLDER}/*", "report/*", f"{PREFIX_CHECKPOINT_DIR}-*/**/*")
+    return [path for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()]
+
+
 class ClearCallback(TrainerCallback):
     """`clear` where a run begins: until then it may be refused, and an earlier one's work has to stay.
 
@@ -206,6 +213,10 @@ def _trained(config: ArtifactConfig) -> dict[str, object]:
         "retrieval_readers": loss.retrieval_readers if loss.retrieval_weight else "none",
         "retrieval_pooling": loss.retrieval_pooling if loss.retrieval_weight else "none",
         "repeat_threshold": figures.get("repeat_threshold") or 0,
+        "seed": figures.get("seed"),
+        "data_seed": figures.get("data_seed"),
+        "max_input_length": config.max_input_length,
+        "window_stride": config.window_stride,
         "train_sentence_encoder": bool(figures.get("sentence_encoder_trained")),
         **{name: figures.get(name) or "none" for name in ADAPTER_SETTINGS},
     }

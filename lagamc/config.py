@@ -207,8 +207,9 @@ class DataArguments:
     repeat_threshold: float = field(
         default=0.01,
         metadata={
-            "help": "Share of the training rows below which a label is rare: rows that have it come "
-            "sqrt(threshold / share) times in each epoch, a quarter more rows in all at most; 0: every row once."
+            "help": "Share of the training rows below which a label is rare: a row comes sqrt(threshold / share) "
+            "times in each epoch, by the share of its rarest label. The threshold is lowered where an epoch would be "
+            "more than a quarter longer; 0: every row once."
         },
     )
     prompt: str = field(default="plain", metadata={"help": f"Wording of the prompt: {', '.join(PROMPTS)}."})

@@ -75,7 +75,7 @@ def check_target(target: str, *sources: str) -> None:
 
     Args:
         target: the output.
-        sources: files that are read.
+        sources: files that are read, or have to stay.
 
     Raises:
         LagamcError: the folder is missing or not writable, or the place is a folder or a source.
@@ -98,11 +98,8 @@ def check_target(target: str, *sources: str) -> None:
         for source in sources:
             for place in (path, errors_path(target)):
                 if source != STANDARD_STREAM and place.exists() and Path(source).exists() and place.samefile(source):
-                    what = "output" if place == path else f"the output's file of bad rows ({place.name})"
-                    raise LagamcError(
-                        f"{target}: {Path(source).name}, which is read, and {what} are the same file; it would be "
-                        "replaced"
-                    )
+                    what = "the output" if place == path else f"the output's file of bad rows ({place.name})"
+                    raise LagamcError(f"{target}: {what} would replace {source}, which is needed; name another file")
 
 
 @contextmanager

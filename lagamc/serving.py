@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lagamc.app import MAX_CHARACTERS, MAX_UPLOAD, STYLE, LabelPage, theme
 from lagamc.artifact import find_artifact
+from lagamc.checkpoints import REPORT_FOLDER
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
-from lagamc.report_data import FOLDER as REPORT_FOLDER
 from lagamc.rows import read_rows
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from lagamc.artifact import CARD_FILE, find_artifact, published_files, read_config
 from lagamc.batches import Report
+from lagamc.checkpoints import left_by_run
 from lagamc.classifier import LagamcClassifier
 from lagamc.data import Columns, Example
 from lagamc.decisions import UNTUNED
@@ -281,7 +282,8 @@ def predict_from_options(options: argparse.Namespace) -> None:
     source = find_artifact(options.model)
     with source.named():
         read_config(source.folder)
-    check_target(options.output, *(str(Path(source.folder, name)) for name in published_files(source.folder)))
+    published = [Path(source.folder, name) for name in published_files(source.folder)]
+    check_target(options.output, *map(str, [*published, *left_by_run(source.folder)]))
     identity = {
         "model": model_fingerprint(source.folder) if processes.is_main else None,
         "labels": None if bank is None else fingerprint([options.labels]),

@@ -15,7 +15,7 @@ from lagamc.errors import LagamcError
 
 GOALS = ("micro_f1", "macro_f1")
 GOALS_HELP = "micro_f1, macro_f1 or precision>=x, such as precision>=0.9"
-_PRECISION = re.compile(r"precision>=(0?\.\d+|1(\.0*)?)")
+_PRECISION = re.compile(r"precision>=(0(\.\d*)?|\.\d+|1(\.0*)?)", re.ASCII)
 _GRID = np.round(np.arange(0.02, 0.99, 0.01), 2)
 _LEAST = 1e-6  # a probability nearer to 0 or 1 counts as this near
 
@@ -66,7 +66,7 @@ def usual_goal(goal: str) -> str:
         LagamcError: it is no goal.
     """
     wanted = wanted_precision(goal)
-    return goal if wanted is None else f"precision>={wanted}"
+    return goal if wanted is None else f"precision>={np.format_float_positional(wanted, trim='0')}"
 
 
 def goal_figure(goal: str, predicted: np.ndarray, true: np.ndarray) -> float:

@@ -54,9 +54,10 @@ from lagamc.modeling import LagamcModel
 from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
+from lagamc.thresholds import usual_goal
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import least_epochs, settle_mixed_precision
-from lagamc.training_data import TrainingData, load_data, repeat_rare
+from lagamc.training_data import TrainingData, load_data, times_in_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -177,14 +178,13 @@ def train(arguments: Arguments) -> dict[str, Any]:
     set_seed(training.seed)
     precision = settle_mixed_precision()
     model, config = build_model(model_arguments, data_arguments, data, precision)
+    config.figures |= {"seed": training.seed, "data_seed": training.data_seed}
     if checkpoint is not None:
         check_settings(checkpoint, config)
     prompt = prompt_from(config.prompt)
-    repeated = repeat_rare(data.splits["train"], config.label_counts, data_arguments.repeat_threshold, training.seed)
-    if more := len(repeated) - len(data.splits["train"]):
-        say(f"train: {more:,} rows more in each epoch, repeated for their rare labels")
     encoded = {}
-    for split, examples in (("train", repeated), ("dev", data.splits["dev"])):
+    for split in ("train", "dev"):
+        examples = data.splits[split]
         texts = [example.text for example in examples]
         encoded[split], clipped = encode_examples(
             examples,
@@ -203,10 +203,16 @@ def train(arguments: Arguments) -> dict[str, Any]:
             f"{clipped.responses:.1%} of the responses to {config.max_response_length}"
             + (f"; {len(examples)} texts give {len(encoded[split])} windows" if config.window_stride else "")
         )
+    rows = data.splits["train"]
+    times = times_in_epoch(rows, config.label_counts, data_arguments.repeat_threshold, training.seed)
+    if more := int(times.sum()) - len(rows):
+        say(f"train: {more:,} rows more in each epoch, repeated for their rare labels")
+        owners = np.array(encoded["train"]["row"])
+        encoded["train"] = encoded["train"].select(np.repeat(np.arange(len(owners)), times[owners]))
     config.bridge_fidelity = measure_bridge(model, say)
     trainable, total = config.figures["trainable_parameters"], config.figures["total_parameters"]
     say(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.2%})")
-    config.figures["train_rows"] = len(data.splits["train"])
+    config.figures["train_rows"] = len(rows)
     config.figures |= data_origin(data_arguments) | {"mixed_precision": precision}
     config.figures["command"] = command_line(sys.argv, precision)
 
@@ -226,7 +232,6 @@ def train(arguments: Arguments) -> dict[str, Any]:
         callbacks=callbacks,
     )
     if model_arguments.lexical and state.is_main_process:  # which alone saves and measures
-        rows = data.splits["train"]
         true = binarise([data.bank.index(example.labels) for example in rows], len(data.bank))
         texts, tokenizer = [row.text for row in rows], model.sentence_encoder.tokenizer
         model.lexical = LexicalScorer.fit(tokenizer, texts, true, data.bank.names)
@@ -243,7 +248,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if state.is_main_process:
         save_artifact(model, training.output_dir, config, render_card)  # whatever happens while it is measured
-        figures = finish(trainer, model, config, data, training.threshold_goal, say)
+        figures = finish(trainer, model, config, data, usual_goal(training.threshold_goal), say)
         save_artifact(model, training.output_dir, config, render_card)
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")

@@ -70,17 +70,22 @@ def load_data(arguments: DataArguments) -> TrainingData:
                 splits[split] = read_examples(files[split], bank, columns, arguments.unlabelled, limits[split])
     if "dev" not in splits:
         splits["train"], splits["dev"] = carve_dev(splits["train"], arguments.dev_fraction)
+    if not any(example.labels for example in splits["train"]):
+        raise LagamcError(
+            f"train: expected rows with labels, found none in {len(splits['train'])} rows; there is nothing to learn"
+        )
     if arguments.atomic_labels:
         bank = bank.atomic()
     return TrainingData(bank, splits, check_data(splits, bank))
 
 
-def repeat_rare(examples: Sequence[Example], counts: Mapping[str, int], threshold: float, seed: int) -> list[Example]:
-    """Rows as they are trained on in each epoch: repeat factor sampling (Gupta et al., 2019).
+def times_in_epoch(examples: Sequence[Example], counts: Mapping[str, int], threshold: float, seed: int) -> np.ndarray:
+    """How often each row is trained on in an epoch, (rows,): repeat factor sampling (Gupta et al., 2019).
 
     A row comes sqrt(threshold / f) times, where f is the share of the rows that has its rarest label, and once where
-    that share is not below the threshold. What is left over from whole times is drawn. Where that made an epoch longer
-    than `LONGEST` times the rows, as with very many labels, the threshold is lowered until it does not.
+    that share is not below the threshold. What is left over from whole times is drawn, by one number for all rows, so
+    that the sum is what it should be. Where an epoch would be longer than `LONGEST` times the rows, as with very many
+    labels, the threshold is lowered until it is not.
 
     Args:
         examples: the training rows, one at least.
@@ -96,8 +101,8 @@ def repeat_rare(examples: Sequence[Example], counts: Mapping[str, int], threshol
 
     if times(threshold).mean() > LONGEST:
         threshold = brentq(lambda limit: times(limit).mean() - LONGEST, 0, threshold)
-    whole = np.floor(times(threshold) + np.random.default_rng(seed).random(rows)).astype(int)
-    return [example for example, count in zip(examples, whole, strict=True) for _ in range(count)]
+    drawn = np.random.default_rng(seed).random()
+    return np.diff(np.floor(np.cumsum(times(threshold)) + drawn), prepend=0).astype(int)
 
 
 def data_files(arguments: DataArguments) -> dict[str, Path]:

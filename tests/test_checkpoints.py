@@ -145,6 +145,10 @@ def test_other_labels_are_no_continuation(run: Path, trained_t5: Trained, tiny_e
         (["--retrieval_weight", "0"], "another retrieval_weight (above 0, now 0)"),
         (["--retrieval_readers", "generator"], "another retrieval_readers (both, now generator)"),
         (["--repeat_threshold", "0.9"], "another repeat_threshold (0.01, now 0.9)"),
+        (["--seed", "5"], "another seed (42, now 5)"),
+        (["--data_seed", "5"], "another data_seed (None, now 5)"),
+        (["--window_stride", "4"], "another window_stride (0, now 4)"),
+        (["--max_input_length", "70"], "another max_input_length (128, now 70)"),
         (["--retrieval_pooling", "mean"], "another retrieval_pooling (attention, now mean)"),
         (
             ["--lora_rank", "3", "--train_sentence_encoder", "false"],

@@ -74,10 +74,13 @@ def test_a_prediction_does_not_replace_its_model(
     refused: Refused, trained_t5: Trained, inputs: Path, tmp_path: Path
 ) -> None:
     folder = trained_t5.copy_to(tmp_path / "model")
-    before = (folder / "labels.json").read_bytes()
-    message = refused("predict", "--model", folder, "--input", inputs, "--output", folder / "labels.json")
-    assert "labels.json, which is read, and output are the same file; it would be replaced" in message
-    assert (folder / "labels.json").read_bytes() == before
+    for name in ("labels.json", "metrics.json", "report_data/test.jsonl", "checkpoint-30/trainer_state.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+        before = (folder / name).read_bytes()
+        message = refused("predict", "--model", folder, "--input", inputs, "--output", folder / name)
+        assert f"the output would replace {folder / name}, which is needed; name another file" in message
+        assert (folder / name).read_bytes() == before
 
 
 def test_predict_refuses_an_ending_before_the_model_is_loaded(refused: Refused, tmp_path: Path) -> None:

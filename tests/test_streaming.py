@@ -185,7 +185,7 @@ def test_a_file_of_the_users_that_ends_in_partial_stays(
 def test_the_input_is_never_the_output(source: str, tmp_path: Path) -> None:
     (tmp_path / "link.jsonl").symlink_to(source)
     for target in (source, str(tmp_path / "link.jsonl")):
-        with pytest.raises(LagamcError, match="which is read, and output are the same file"):
+        with pytest.raises(LagamcError, match="the output would replace"):
             check_target(target, source)
 
 

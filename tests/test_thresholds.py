@@ -133,10 +133,14 @@ def test_goals(goal: str, value: float | None) -> None:
 
 def test_a_precision_is_kept_by_one_name() -> None:
     assert {usual_goal(f"precision>={x}") for x in (".9", "0.9", "0.90")} == {"precision>=0.9"}
+    for x, usual in (("0", "0.0"), ("0.00001", "0.00001"), ("1", "1.0")):
+        assert usual_goal(f"precision>={x}") == usual_goal(f"precision>={usual}") == f"precision>={usual}"
     assert usual_goal("macro_f1") == "macro_f1"
 
 
-@pytest.mark.parametrize("goal", ["precision>=90", "precision>0.9", "precision", "", "f1", None])
+@pytest.mark.parametrize(
+    "goal", ["precision>=90", "precision>0.9", "precision>=.\u0669", "precision>=.", "precision", "", "f1", None]
+)
 def test_what_is_no_goal(goal: str) -> None:
     with pytest.raises(LagamcError, match=r"goal: expected micro_f1, macro_f1 or precision>=x"):
         wanted_precision(goal)

@@ -185,6 +185,7 @@ def test_rows_of_rare_labels_are_trained_on_more_often(
     tiny_t5: Path, tiny_encoder: Path, session_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["--repeat_threshold", "1", "--max_steps", "-1", "--num_train_epochs", "1", "--logging_steps", "1"]
+    settings += ["--max_input_length", "17"]
     settings += ["--per_device_train_batch_size", "1", *NO_CHECKPOINTS]
     trained = train_quickly(tiny_t5, tiny_encoder, session_data, tmp_path / "out", *settings)
     more = re.search(r"train: (\d+) rows more in each epoch", capsys.readouterr().out)
@@ -193,6 +194,7 @@ def test_rows_of_rare_labels_are_trained_on_more_often(
     assert max(entry["step"] for entry in log) == 6 + int(more[1])
     figures = read_config(trained.folder).figures
     assert (figures["train_rows"], figures["repeat_threshold"]) == (6, 1)
+    assert figures["train_clipped_texts"] * 6 == pytest.approx(5)  # of the rows, not of their repeats
     assert sum(read_config(trained.folder).label_counts.values()) == 8
 
 

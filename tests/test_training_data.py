@@ -8,7 +8,7 @@ import pytest
 from lagamc.config import DataArguments
 from lagamc.data import Example
 from lagamc.errors import LagamcError
-from lagamc.training_data import data_files, load_data, repeat_rare
+from lagamc.training_data import data_files, load_data, times_in_epoch
 from tests.conftest import DESCRIPTIONS
 
 
@@ -64,22 +64,30 @@ def test_rows_of_rare_labels_are_repeated() -> None:
     rows = [("rare",), ("often", "rare"), *[("often",)] * 97, ()]
     examples = [Example(str(i), "A text.", labels) for i, labels in enumerate(rows)]
     counts = {"rare": 2, "often": 98, "never": 0}
-    assert repeat_rare(examples, counts, 0.0, 1) == examples
-    assert repeat_rare(examples, counts, 0.02, 1) == examples
-    found = repeat_rare(examples, counts, 0.18, 1)
-    assert found == [*[examples[0]] * 3, *[examples[1]] * 3, *examples[2:]]
+    for threshold, times in ((0.0, [1, 1]), (0.02, [1, 1]), (0.18, [3, 3])):
+        assert times_in_epoch(examples, counts, threshold, 1).tolist() == [*times, *[1] * 98]
 
 
 def test_what_is_left_over_from_whole_repeats_is_drawn() -> None:
     examples = [Example(str(i), "A text.", ("a",) if i < 500 else ()) for i in range(1000)]
-    found = repeat_rare(examples, {"a": 500}, 0.8, 1)
-    assert len(found) == pytest.approx(500 * 1.6**0.5 + 500, abs=50)
-    assert repeat_rare(examples, {"a": 500}, 0.8, 1) == found
-    assert repeat_rare(examples, {"a": 500}, 0.8, 2) != found
+    draws = [times_in_epoch(examples, {"a": 500}, 0.8, seed).tolist() for seed in (1, 1, 2, 3, 4)]
+    assert all(sum(times) == pytest.approx(500 * 1.6**0.5 + 500, abs=1) for times in draws)
+    assert all({*times[:500]} == {1, 2} for times in draws)
+    assert draws[0] == draws[1]
+    assert len({tuple(times) for times in draws}) > 1
 
 
 def test_repeats_make_an_epoch_a_quarter_longer_at_most() -> None:
-    """Where all labels are rare all rows would come several times."""
-    examples = [Example(str(i), "A text.", (f"label-{i // 4}",)) for i in range(2000)]
-    found = repeat_rare(examples, {f"label-{i}": 4 for i in range(500)}, 0.01, 1)
-    assert len(found) == pytest.approx(2500, abs=60)
+    """Where all labels are rare all rows would come several times; few rows keep to it as well."""
+    for rows, most in ((2000, 2500), (10, 13), (1, 2)):
+        examples = [Example(str(i), "A text.", (f"label-{i // 4}",)) for i in range(rows)]
+        counts = {f"label-{i}": 4 for i in range(500)}
+        assert rows * 1.25 // 1 <= times_in_epoch(examples, counts, 1.0, 1).sum() <= most
+
+
+def test_training_without_any_label_teaches_nothing(data_dir: Path) -> None:
+    path = data_dir / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**row, "labels": []}) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(LagamcError, match="train: expected rows with labels, found none in 6 rows"):
+        load_data(DataArguments(data_dir=str(data_dir), unlabelled="keep"))

@@ -319,7 +319,7 @@ def test_nothing_but_bad_rows(source: Path, tmp_path: Path) -> None:
 def test_the_file_of_bad_rows_is_never_the_input(tmp_path: Path) -> None:
     source = tmp_path / "out.jsonl.errors.jsonl"
     source.write_text('{"text": "a"}\n', encoding="utf-8")
-    with pytest.raises(LagamcError, match=r"file of bad rows .* are the same file"):
+    with pytest.raises(LagamcError, match=r"file of bad rows .* would replace"):
         run(source, tmp_path / "out.jsonl")
     assert source.exists()
 
