@@ -129,9 +129,10 @@ def clear(folder: str | Path, keep: Path | None) -> None:
 
 
 def left_by_run(folder: str | Path) -> list[Path]:
-    """The files of an output folder that are not published: figures, the report and its data, checkpoints."""
-    patterns = (METRICS_FILE, f"{REPORT_FOLDER}/*", "report/*", f"{PREFIX_CHECKPOINT_DIR}-*/**/*")
-    return [path for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()]
+    """What an output folder holds and never publishes: figures, the report and its data, checkpoints."""
+    folder = Path(folder)
+    places = [folder / REPORT_FOLDER, folder / "report", *checkpoints(folder)]
+    return [folder / METRICS_FILE, *(path for place in places for path in place.rglob("*"))]
 
 
 class ClearCallback(TrainerCallback):

@@ -54,7 +54,6 @@ from lagamc.modeling import LagamcModel
 from lagamc.origins import command_line, data_origin, model_origin
 from lagamc.prompts import RESPONSE_LEAD, ResponseCodec, prompt_from
 from lagamc.report_data import write_log, write_rows
-from lagamc.thresholds import usual_goal
 from lagamc.trainer import COLLAPSE_LIMIT, LagamcTrainer, build_compute_metrics, collapse_message
 from lagamc.training_args import least_epochs, settle_mixed_precision
 from lagamc.training_data import TrainingData, load_data, times_in_epoch
@@ -248,7 +247,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if state.is_main_process:
         save_artifact(model, training.output_dir, config, render_card)  # whatever happens while it is measured
-        figures = finish(trainer, model, config, data, usual_goal(training.threshold_goal), say)
+        figures = finish(trainer, model, config, data, training.threshold_goal, say)
         save_artifact(model, training.output_dir, config, render_card)
         text = json.dumps(figures, indent=1, ensure_ascii=False)
         Path(training.output_dir, METRICS_FILE).write_text(text + "\n", encoding="utf-8")
@@ -290,6 +289,7 @@ def finish(
     tuned = classifier.tune(texts, [e.labels for e in dev], goal, size, "tuning thresholds")
     for name, value in vars(classifier.current_config()).items():
         setattr(config, name, value)
+    goal = config.thresholds["goal"]  # by its usual name
     say(
         f"dev: {goal} "
         + ", ".join(f"{figures['goal']:.4f} by {scores} scores" for scores, figures in tuned.items())
