@@ -41,6 +41,7 @@ from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, SIZES, Task, load_t
 from benchmarks.models import WITHOUT_CHECKPOINTS, run_training, run_whole
 from benchmarks.outcomes import RESULTS, machine, read, run, write
 from benchmarks.peers import Scored, decide
+from benchmarks.result_rows import is_ours
 from lagamc import __version__
 from lagamc.artifact import read_config
 from lagamc.calibration import Calibration
@@ -237,7 +238,7 @@ def _epochs(system: str, task: Task) -> int | None:
     """Over the training rows; None of a system that does not train in epochs."""
     if "epochs" not in SYSTEMS[system].takes:
         return None
-    return task.epochs if tables.is_ours(system) else task.peer_epochs
+    return task.epochs if is_ours(system) else task.peer_epochs
 
 
 def _tokens(system: str, task: Task) -> int | None:

@@ -7,26 +7,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import yaml
 
 from benchmarks import loss_forms
 from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
+from benchmarks.label_tables import frequency_table, leads_table
 from benchmarks.outcomes import RESULTS, read
+from benchmarks.result_rows import Row, best_epochs, figure, grouped, most_systems, peers, read_row, spread
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
-# training rows of a label at least
-FREQUENCIES = {0: "no row", 1: "1 to 9", 10: "10 to 29", 30: "30 to 99", 100: "100 and more"}
 PAGE, README = ROOT / "BENCHMARKS.md", ROOT / "README.md"
-FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
-KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"), str)
-KINDS |= dict.fromkeys(("seed", "trainable_parameters", "total_parameters", "peak_mib"), int)
-KINDS |= {"backbone": str | None, "epochs": int | None, "tokens": int | None, "seconds": int | float, "rows": dict}
-KINDS |= dict.fromkeys(FIGURES, dict)
-Row = Mapping[str, Any]
 
 
 def render(titles: Mapping[str, str]) -> None:
@@ -37,7 +31,7 @@ def render(titles: Mapping[str, str]) -> None:
     """
     rows: list[Row] = []
     titles = dict(titles)
-    for row in best_epochs(_read_row(path, titles) for path in sorted(RESULTS.glob("main_table/*.json"))):
+    for row in best_epochs(read_row(path, titles) for path in sorted(RESULTS.glob("main_table/*.json"))):
         departures = [f"on {row['backbone']}"] if row["backbone"] else []
         if row["tokens"] not in (None, usual_tokens(row["dataset"])):
             departures.append(f"{row['tokens']} tokens of a text")
@@ -58,6 +52,7 @@ def render(titles: Mapping[str, str]) -> None:
             "curve": learning_curve(rows, titles),
             "thresholds": thresholds_table(rows, titles),
             "mixed": mixed_table(rows, titles),
+            "leads": leads_table(rows, titles),
             "frequency": frequency_table(rows, titles),
             "parts": parts_table(rows, titles),
             "errors": errors_table(rows, titles),
@@ -68,22 +63,6 @@ def render(titles: Mapping[str, str]) -> None:
     for path, text in ((README, _replaced(README, short)), (PAGE, page)):
         path.write_text(text, encoding="utf-8")
     print(json.dumps({"rows": len(rows), "runs": len(forms), "others": len(others)}))
-
-
-def _read_row(path: Path, titles: Mapping[str, str]) -> Row:
-    row = read(path, *KINDS)
-    wrong = [name for name, kind in KINDS.items() if not isinstance(row[name], kind)]
-    wrong = wrong or [name for name, known in (("dataset", SIZES), ("system", titles)) if row[name] not in known]
-    numbers = {"rows": ("train", "dev", "test"), **dict.fromkeys(FIGURES, GOALS)}
-    wrong = wrong or [
-        name for name, keys in numbers.items() if not all(isinstance(row[name].get(key), int | float) for key in keys)
-    ]
-    if wrong:
-        raise LagamcError(
-            f"{path}: expected another {wrong[0]!r} in a result, found {row[wrong[0]]!r:.60}; remove it and measure "
-            "it again"
-        )
-    return row
 
 
 def _read_figures(path: Path) -> Row:
@@ -103,69 +82,17 @@ def _replaced(page: Path, tables: Mapping[str, list[str]]) -> str:
     return text
 
 
-def grouped(rows: Iterable[Row]) -> dict[tuple[str, int, int], dict[str, list[Row]]]:
-    """(data set, training rows, test rows) -> system -> its rows, one a seed.
-
-    Data sets come in the order of `SIZES`, and those of the most rows first.
-    """
-    found: dict[tuple[str, int, int], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    order = list(SIZES)
-
-    def place(row: Row) -> tuple[int, ...]:
-        return order.index(row["dataset"]), -row["rows"]["train"], -row["rows"]["test"], row["seed"]
-
-    for row in sorted(rows, key=place):
-        found[row["dataset"], row["rows"]["train"], row["rows"]["test"]][row["system"]].append(row)
-    return found
-
-
-def best_epochs(rows: Iterable[Row]) -> list[Row]:
-    """Of systems that were trained for several numbers of epochs, the rows of the best by development micro-F1."""
-    rows = list(rows)
-    found: dict[Any, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
-
-    def place(row: Row) -> tuple[Any, ...]:
-        sizes = row["rows"]["train"], row["rows"]["test"]
-        return row["dataset"], row["system"], row["backbone"], row["tokens"], *sizes
-
-    for row in rows:
-        found[place(row)][row["epochs"]].append(row["dev_for_micro_f1"]["micro_f1"])
-    best = {where: max(by_epochs, key=lambda one: mean(by_epochs[one])) for where, by_epochs in found.items()}
-    return [row for row in rows if row["epochs"] == best[place(row)]]
-
-
-def spread(values: list[float]) -> str:
-    """Mean in percent, and the standard deviation where there are several."""
-    shown = f"{100 * mean(values):.1f}"
-    return shown if len(values) == 1 else f"{shown} ± {100 * stdev(values):.1f}"
-
-
-def figure(rows: list[Row], goal: str, name: str) -> str:
-    """`spread` of a figure under the thresholds for a goal."""
-    return spread([row[f"test_for_{goal}"][name] for row in rows])
-
-
-def is_ours(system: str) -> bool:
-    """Whether it is LAGAMC, in whatever setting."""
-    return system.startswith("lagamc")
-
-
-def _peers(systems: Iterable[str]) -> list[str]:
-    """Those that are not LAGAMC."""
-    return [system for system in systems if not is_ours(system)]
-
-
 def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """LAGAMC against the best peer, each figure by the thresholds for it, wherever a fine-tuned one was measured."""
     lines = ["| | training rows | micro-F1 | best peer | ratio | macro-F1 | best peer | ratio |", "| --- " * 8 + "|"]
     for (dataset, train, _), systems in grouped(rows).items():
-        peers = _peers(systems)
-        if "lagamc" not in systems or not any(row["epochs"] for one in peers for row in systems[one]):
+        others = peers(systems)
+        if "lagamc" not in systems or not any(row["epochs"] for one in others for row in systems[one]):
             continue
         cells = [dataset, f"{train:,}"]
         for goal in GOALS:
             means = {one: mean(row[f"test_for_{goal}"][goal] for row in found) for one, found in systems.items()}
-            best = max(peers, key=lambda one: means[one])
+            best = max(others, key=lambda one: means[one])
             ratio = means["lagamc"] / means[best]
             ours, theirs = (figure(systems[one], goal, goal) for one in ("lagamc", best))
             cells += [ours, f"{theirs}, {titles[best]}", f"{ratio:.2f}"]
@@ -227,19 +154,10 @@ def learning_curve(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _most_systems(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Data set -> system -> rows of the size that most systems have been looked at in parts with, two at least."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for (dataset, *_), systems in grouped(row for row in rows if "analysis" in row).items():
-        if len(systems) > len(found.get(dataset, "-")):
-            found[dataset] = systems
-    return found
-
-
 def thresholds_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """What tuned thresholds add to a probability of one half."""
     lines: list[str] = []
-    for dataset, systems in _most_systems(rows).items():
+    for dataset, systems in most_systems(rows).items():
         lines += [f"**{dataset}**", "", "| | micro-F1 at 0.5 | tuned | macro-F1 at 0.5 | tuned |", "| --- " * 5 + "|"]
         for system, title in titles.items():
             if found := [row for row in systems.get(system, []) if "test_at_half" in row]:
@@ -262,8 +180,8 @@ def mixed_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         if [row["rows"][split] for split in ("train", "test")] != [MIXED_ROWS * several, MIXED_TEST_ROWS * several]:
             continue
         parts = defaultdict(list)
-        for label, (_, _, figure) in row["analysis"]["by_label"].items():
-            parts[label.split("/")[0] if row["dataset"] == "mixed" else row["dataset"]].append(figure)
+        for label, (_, _, f1) in row["analysis"]["by_label"].items():
+            parts[label.split("/")[0] if row["dataset"] == "mixed" else row["dataset"]].append(f1)
         for dataset, figures in parts.items():
             found[row["system"]][dataset, row["dataset"] == "mixed"].append(mean(figures))
     lines = ["| | " + " | ".join(f"{name} alone | mixed" for name in datasets) + " |"]
@@ -276,34 +194,10 @@ def mixed_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def frequency_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
-    """Mean F1 of labels by the training rows that they had; of the labels that some test row has."""
-    lines: list[str] = []
-    for dataset, systems in _most_systems(rows).items():
-        some = next(iter(systems.values()))[0]
-        kinds: dict[str, list[str]] = {kind: [] for kind in FREQUENCIES.values()}
-        for name, (trained, tested, _) in some["analysis"]["by_label"].items():
-            if tested:
-                kinds[next(kind for least, kind in reversed(FREQUENCIES.items()) if trained >= least)].append(name)
-        kinds = {kind: names for kind, names in kinds.items() if names}
-        heads = [f"{kind}: {len(names)} label{'s' * (len(names) > 1)}" for kind, names in kinds.items()]
-        lines += [f"**{dataset}**, {some['rows']['train']:,} training rows", ""]
-        lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
-        for system, title in titles.items():
-            if of := systems.get(system):
-                by_label = [row["analysis"]["by_label"] for row in of]
-                cells = [
-                    spread([mean(one[name][2] for name in names) for one in by_label]) for names in kinds.values()
-                ]
-                lines.append(f"| {title} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return lines[:-1]
-
-
 def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """Rare labels, number of labels, length of the descriptions (paper, figures 3 and 6, table 6)."""
     lines: list[str] = []
-    for dataset, systems in _most_systems(rows).items():
+    for dataset, systems in most_systems(rows).items():
         analyses = {system: [row["analysis"] for row in found] for system, found in systems.items()}
         some = next(iter(analyses.values()))[0]
         counts = [count for count in some["by_count"] if 1 <= int(count) <= 5 and some["by_count"][count][0]]
@@ -326,10 +220,10 @@ def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
 def errors_table(rows: Iterable[Row], titles: Mapping[str, str], shown: int = 12) -> list[str]:
     """The first test rows that LAGAMC or the best of the others got wrong (paper, table 9)."""
     lines: list[str] = []
-    for dataset, systems in _most_systems(rows).items():
-        if "lagamc" not in systems or not _peers(systems):
+    for dataset, systems in most_systems(rows).items():
+        if "lagamc" not in systems or not peers(systems):
             continue
-        best = max(_peers(systems), key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
+        best = max(peers(systems), key=lambda one: systems[one][0]["test_for_micro_f1"]["micro_f1"])
         ours, other = (systems[one][0]["analysis"]["errors"] for one in ("lagamc", best))
         lines += [f"**{dataset}**", "", f"| row | true | LAGAMC | {titles[best]} |", "| --- | --- | --- | --- |"]
         for row in sorted({*ours, *other}, key=lambda row: (len(row), row))[:shown]:

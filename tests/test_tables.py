@@ -7,12 +7,24 @@ from typing import Any
 
 import pytest
 
-from benchmarks import datasets, outcomes, tables
+from benchmarks import datasets, label_tables, outcomes, result_rows, tables
 from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
-PARTS = ("short", "systems", "curve", "thresholds", "mixed", "frequency", "parts", "errors", "forms", "others")
+PARTS = (
+    "short",
+    "systems",
+    "curve",
+    "thresholds",
+    "mixed",
+    "leads",
+    "frequency",
+    "parts",
+    "errors",
+    "forms",
+    "others",
+)
 PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
     f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
@@ -92,7 +104,7 @@ def test_epochs_are_those_that_were_best_on_the_development_rows() -> None:
     elsewhere = {**few, "backbone": "some/model"}
     longer = _row("a", 1, 0.3, epochs=5, tokens=96)
     rows = [few, more, most, other, second, elsewhere, longer]
-    assert tables.best_epochs(rows) == [more, other, second, elsewhere, longer]
+    assert result_rows.best_epochs(rows) == [more, other, second, elsewhere, longer]
 
 
 def test_learning_curve_needs_several_sizes() -> None:
@@ -150,7 +162,7 @@ def test_labels_are_taken_together_by_their_training_rows() -> None:
     by_label = {"a": [0, 3, 0.0], "b": [9, 3, 0.5], "c": [1, 3, 0.25], "d": [100, 3, 0.75], "e": [5, 0, 1.0]}
     rows = [_looked_at(system, 0.7, {}) for system in ("a", "b")]
     rows = [{**row, "analysis": {**row["analysis"], "by_label": by_label}} for row in rows]
-    assert tables.frequency_table(rows, {"b": "System B", "a": "System A"}) == [
+    assert label_tables.frequency_table(rows, {"b": "System B", "a": "System A"}) == [
         "**caves**, 2,000 training rows",
         "",
         "| | no row: 1 label | 1 to 9: 2 labels | 100 and more: 1 label |",
@@ -158,6 +170,23 @@ def test_labels_are_taken_together_by_their_training_rows() -> None:
         "| System B | 0.0 | 37.5 | 75.0 |",
         "| System A | 0.0 | 37.5 | 75.0 |",
     ]
+
+
+def test_leads_are_of_means_over_seeds_and_bold_where_each_seed_is_ahead() -> None:
+    def row(system: str, seed: int, micro: float, *f1: float) -> dict[str, Any]:
+        tested = zip("abc", (0, 20, 20), (3, 3, 3), f1, strict=True)
+        by_label = {name: list(rest) for name, *rest in [*tested, ("d", 5, 0, 0.0)]}
+        return {**_row(system, seed, micro, epochs=3), "analysis": {"by_label": by_label}}
+
+    ours = [row("lagamc", 1, 0.7, 0.5, 0.6, 0.8), row("lagamc", 2, 0.72, 0.7, 0.6, 0.8)]
+    near = [row("near", 1, 0.69, 0.2, 0.7, 0.8), row("near", 2, 0.6, 0.4, 0.7, 0.8)]
+    near[1]["test_for_macro_f1"] = {"macro_f1": 0.355, "micro_f1": 0.6}
+    lines = label_tables.leads_table([*ours, *near, row("far", 1, 0.1, 0.0, 0.0, 0.0)], {"far": "F", "near": "N"})
+    assert lines[2:] == [  # labels of the nearer one: 30 ahead, 10 behind, as good
+        "| caves | 2,000 | F | 2 / 1 | 61.0 | 30.5 | 6.7 | 3 | 0 | 60.0 |  | 70.0 |  |  |",
+        "| caves | 2,000 | N | 2 / 2 | **6.5** | 0.5 | 12.0 | 1 | 1 | 30.0 |  | -5.0 |  |  |",
+    ]
+    assert len(label_tables.leads_table(near, {"near": "N"})) == 2
 
 
 def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
