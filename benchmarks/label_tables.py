@@ -63,7 +63,7 @@ def leads_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
             cells += [_lead(ours, theirs, goal) for goal in GOALS]
             cells += [error, *(str(sum(sign * lead > 0 for lead in leads.values())) for sign in (1, -1))]
             cells += [
-                f"{mean(leads[name] for name in kinds[kind]):.1f}" if kind in kinds else ""
+                _points(mean(leads[name] for name in kinds[kind])) if kind in kinds else ""
                 for kind in FREQUENCIES.values()
             ]
             lines.append("| " + " | ".join(cells) + " |")
@@ -78,5 +78,9 @@ def _f1(rows: list[Row], label: str) -> float:
 def _lead(ours: list[Row], theirs: list[Row], goal: str) -> str:
     """Between the means; bold where both have several seeds and the worst of ours is ahead of the best of theirs."""
     first, second = ([row[f"test_for_{goal}"][goal] for row in rows] for rows in (ours, theirs))
-    shown = f"{100 * (mean(first) - mean(second)):.1f}"
+    shown = _points(100 * (mean(first) - mean(second)))
     return f"**{shown}**" if len(first) > 1 and len(second) > 1 and min(first) > max(second) else shown
+
+
+def _points(lead: float) -> str:
+    return f"{round(lead, 1) + 0.0:.1f}"  # no -0.0
