@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from statistics import mean, stdev
 
-from benchmarks.result_rows import Row, grouped, most_systems, peers, spread
+from benchmarks.result_rows import Row, fine_tuned, grouped, most_systems, spread
 from lagamc.thresholds import GOALS
 
 # training rows of a label at least
@@ -42,7 +42,7 @@ def frequency_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]
 
 
 def leads_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
-    """Points by which LAGAMC is ahead of each fine-tuned peer, each figure by the thresholds for it.
+    """Points by which LAGAMC is ahead of each peer that trains in epochs, each figure by the thresholds for it.
 
     The standard error is that of the mean over the labels that some test row has, of what the mean over the seeds
     gives a label.
@@ -54,7 +54,7 @@ def leads_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         if "lagamc" not in systems:
             continue
         ours = systems["lagamc"]
-        for system in (one for one in titles if one in peers(systems) and systems[one][0]["epochs"]):
+        for system in (one for one in titles if one in fine_tuned(systems)):
             theirs = systems[system]
             kinds = _by_frequency(theirs[0])
             leads = {name: _f1(ours, name) - _f1(theirs, name) for names in kinds.values() for name in names}

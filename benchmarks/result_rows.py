@@ -98,6 +98,11 @@ def peers(systems: Iterable[str]) -> list[str]:
     return [system for system in systems if not is_ours(system)]
 
 
+def fine_tuned(systems: Mapping[str, list[Row]]) -> list[str]:
+    """The peers that train in epochs."""
+    return [system for system in peers(systems) if any(row["epochs"] for row in systems[system])]
+
+
 def most_systems(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Data set -> system -> rows of the size that most systems have been looked at in parts with, two at least."""
     found: dict[str, dict[str, list[Row]]] = {}

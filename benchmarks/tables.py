@@ -16,7 +16,7 @@ from benchmarks import loss_forms
 from benchmarks.datasets import MIXED_ROWS, MIXED_TEST_ROWS, ROOT, SIZES, usual_tokens
 from benchmarks.label_tables import frequency_table, leads_table
 from benchmarks.outcomes import RESULTS, read
-from benchmarks.result_rows import Row, best_epochs, figure, grouped, most_systems, peers, read_row, spread
+from benchmarks.result_rows import Row, best_epochs, figure, fine_tuned, grouped, most_systems, peers, read_row, spread
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
@@ -86,13 +86,12 @@ def short_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
     """LAGAMC against the best peer, each figure by the thresholds for it, wherever a fine-tuned one was measured."""
     lines = ["| | training rows | micro-F1 | best peer | ratio | macro-F1 | best peer | ratio |", "| --- " * 8 + "|"]
     for (dataset, train, _), systems in grouped(rows).items():
-        others = peers(systems)
-        if "lagamc" not in systems or not any(row["epochs"] for one in others for row in systems[one]):
+        if "lagamc" not in systems or not fine_tuned(systems):
             continue
         cells = [dataset, f"{train:,}"]
         for goal in GOALS:
             means = {one: mean(row[f"test_for_{goal}"][goal] for row in found) for one, found in systems.items()}
-            best = max(others, key=lambda one: means[one])
+            best = max(peers(systems), key=lambda one: means[one])
             ratio = means["lagamc"] / means[best]
             ours, theirs = (figure(systems[one], goal, goal) for one in ("lagamc", best))
             cells += [ours, f"{theirs}, {titles[best]}", f"{ratio:.2f}"]

@@ -12,19 +12,8 @@ from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
-PARTS = (
-    "short",
-    "systems",
-    "curve",
-    "thresholds",
-    "mixed",
-    "leads",
-    "frequency",
-    "parts",
-    "errors",
-    "forms",
-    "others",
-)
+PARTS = ("short", "systems", "curve", "thresholds", "mixed", "leads", "frequency", "parts", "errors")
+PARTS += ("forms", "others")
 PAGE = "# Page\n\n<!-- main: rendered -->\nbefore\n<!-- end -->\n\nwords\n\n" + "".join(
     f"<!-- {name}: rendered -->\n<!-- end -->\n" for name in PARTS
 )
