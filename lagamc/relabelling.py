@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.backbones import check_lengths
+from lagamc.backbones import DecoderOnlyBackbone, check_lengths
 from lagamc.cards import without_evaluation
 from lagamc.decisions import DecisionRules
 from lagamc.errors import LagamcError
@@ -48,12 +49,17 @@ def relabelled(
     codec = ResponseCodec(bank, model.tokenizer, config.label_order, config.label_counts)
     longest = max(len(ids) for ids in codec.token_ids) + 1
     check_lengths(model.backbone, config.max_input_length, longest)
+    before = max(len(ids) for ids in model.codec.token_ids) + 1
+    room = math.ceil(config.max_response_length * max(1, longest / before))  # for as many descriptions as before
+    if model.backbone.positions is not None:
+        taken = config.max_input_length if isinstance(model.backbone, DecoderOnlyBackbone) else 0
+        room = min(room, model.backbone.positions - taken)
     changed = [name for name, text in bank.items() if old.get(name) != text]
     untrained = {*config.untrained, *changed}
     return model.with_codec(codec), replace(
         config,
         **rules.to_dict(changed),
-        max_response_length=max(config.max_response_length, longest),
+        max_response_length=max(config.max_response_length, longest, room),
         # left free, the generator would spell what it learned in tokens that are there no more
         decoding="constrained" if any(bank.get(name) != text for name, text in old.items()) else config.decoding,
         untrained=[name for name in bank if name in untrained],

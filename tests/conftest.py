@@ -97,9 +97,14 @@ def _sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
     tokenizer.train_from_iterator(
-        CORPUS, trainers.UnigramTrainer(vocab_size=150, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
+        CORPUS, trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="<unk>")
     )
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :]
+    # the trainer's order, and the last digits, are others in each process
+    ordered = sorted((piece, round(score, 2)) for piece, score in pieces)
+    tokenizer.model = models.Unigram([*((token, 0.0) for token in special), *ordered], special.index("<unk>"), False)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
@@ -129,10 +134,14 @@ def _wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
-    )
+    # pieces of BPE, as the trainer of WordPiece breaks ties by chance
+    pieces = Tokenizer(models.BPE())
+    pieces.normalizer, pieces.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    pieces.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=100))
+    learned = sorted(pieces.get_vocab())
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *learned, *(f"##{piece}" for piece in learned)]
+    tokenizer.model = models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
+    tokenizer.add_special_tokens(vocabulary[:5])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
