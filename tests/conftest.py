@@ -137,7 +137,7 @@ def _wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     # pieces of BPE, as the trainer of WordPiece breaks ties by chance
     pieces = Tokenizer(models.BPE())
     pieces.normalizer, pieces.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    pieces.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=100))
+    pieces.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=170))
     learned = sorted(pieces.get_vocab())
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *learned, *(f"##{piece}" for piece in learned)]
     tokenizer.model = models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")

@@ -70,17 +70,17 @@ def test_collator(tiny_t5: Path, bank: LabelBank) -> None:
     examples = [example("where is my parcel", "late", "praise"), example("late"), example("is it", "refund")]
     data, _ = encode_examples(examples, tokenizer, Prompt(), codec, 100, 100)
     rows = [data[2], data[0], data[1]]
-    batch = LagamcCollator(pad_token_id=97, labels=4)(rows)
+    batch = LagamcCollator(pad_token_id=1000, labels=4)(rows)
     assert batch["row"].tolist() == [2, 0, 1]
     assert batch["truth"].tolist() == [[0, 0, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]]
-    padding = {"input_ids": 97, "labels": LOSS_IGNORE, "label_index": LOSS_IGNORE, "decisions": False}
+    padding = {"input_ids": 1000, "labels": LOSS_IGNORE, "label_index": LOSS_IGNORE, "decisions": False}
     for name, value in padding.items():
         longest = max(len(row[name]) for row in rows)
         assert batch[name].tolist() == [row[name] + [value] * (longest - len(row[name])) for row in rows], name
     assert batch["attention_mask"].sum(1).tolist() == [row["length"] for row in rows]
     assert batch["attention_mask"].shape == batch["input_ids"].shape
-    assert (batch["input_ids"][batch["attention_mask"] == 0] == 97).all()
-    assert (batch["input_ids"][batch["attention_mask"] == 1] != 97).all()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == 1000).all()
+    assert (batch["input_ids"][batch["attention_mask"] == 1] != 1000).all()
     assert "text_pieces" not in batch
     assert batch["decisions"].dtype == torch.bool
     assert (batch["label_index"] == END_OF_RESPONSE).sum() == 3

@@ -140,7 +140,7 @@ def test_the_bridge_is_measured_at_the_start(
     card = "| bridge fidelity (cosine of bridged to true descriptions) | mean 1.000, lowest 1.000 |"
     assert card in (trained_t5.folder / "README.md").read_text("utf-8")
 
-    greek = LabelBank({"late": "Late parcel", "greek": "Parcel αβγ δεζ ηθικλ refund"})
+    greek = LabelBank({"late": "Late parcel", "greek": "Αβγ δεζ ηθικλ μνξ refund"})
     said: list[str] = []
     found = measure_bridge(make_model(tiny_t5, labels=greek), said.append)
     assert found["min"] < 0.9 < found["mean"] + 0.5
