@@ -60,6 +60,10 @@ class EncoderDecoderBackbone:
         found = [getattr(config, "max_position_embeddings", None) for config in configs if config is not None]
         return min((size for size in found if size is not None), default=None)
 
+    def response_positions(self, max_input_length: int) -> int | None:
+        """Those that are left for a response to inputs of so many tokens; None where there is no limit."""
+        return self.positions
+
     def teacher_forced(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits before each target token, (rows, response, vocabulary), and the states of the text.
 
@@ -143,6 +147,10 @@ class DecoderOnlyBackbone(EncoderDecoderBackbone):
     def hidden_size(self) -> int:
         """Width of the states."""
         return int(self.base.config.get_text_config().hidden_size)
+
+    def response_positions(self, max_input_length: int) -> int | None:
+        """As of the encoder-decoder; the response follows the text."""
+        return None if self.positions is None else self.positions - max_input_length
 
     def teacher_forced(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As of the encoder-decoder; tokens of the text are no targets."""
@@ -246,14 +254,13 @@ def check_lengths(
     Raises:
         LagamcError: they do not.
     """
-    longest = backbone.positions
-    if longest is None:
+    longest, free = backbone.positions, backbone.response_positions(max_input_length)
+    if longest is None or free is None:
         return
-    if isinstance(backbone, DecoderOnlyBackbone):  # a response follows its text
-        max_input_length, max_response_length = max_input_length + max_response_length, 0
-    if max(max_input_length, max_response_length) > longest:
-        name = "max_input_length" if max_input_length > longest else "a response"
-        found = max(max_input_length, max_response_length)
+    taken = longest - free
+    found = max(max_input_length, taken + max_response_length)
+    if found > longest:
+        name = "max_input_length" if taken or max_input_length > longest else "a response"
         raise LagamcError(
             f"{name}: the generator knows {longest} positions, found {found}; lower max_input_length or "
             "max_response_length, or shorten the descriptions"

@@ -278,6 +278,11 @@ class ResponseCodec:
         lengths = [len(ids) for ids in self.token_ids]
         return max((sum(lengths[label] for label in set(labels)) + 1 for labels in label_sets), default=1)
 
+    @property
+    def longest_description(self) -> int:
+        """Tokens of the longest response with a single label, the end token included."""
+        return self.longest([label] for label in range(len(self.token_ids)))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a response."""
         return decode_text(self.tokenizer, token_ids).strip()

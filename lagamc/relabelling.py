@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lagamc.artifact import ArtifactConfig
-from lagamc.backbones import DecoderOnlyBackbone, check_lengths
+from lagamc.backbones import check_lengths
 from lagamc.cards import without_evaluation
 from lagamc.decisions import DecisionRules
 from lagamc.errors import LagamcError
@@ -47,13 +47,11 @@ def relabelled(
     gone = set(remove)
     bank = LabelBank({**{name: text for name, text in old.items() if name not in gone}, **descriptions})
     codec = ResponseCodec(bank, model.tokenizer, config.label_order, config.label_counts)
-    longest = max(len(ids) for ids in codec.token_ids) + 1
+    longest, before = codec.longest_description, model.codec.longest_description
     check_lengths(model.backbone, config.max_input_length, longest)
-    before = max(len(ids) for ids in model.codec.token_ids) + 1
     room = math.ceil(config.max_response_length * max(1, longest / before))  # for as many descriptions as before
-    if model.backbone.positions is not None:
-        taken = config.max_input_length if isinstance(model.backbone, DecoderOnlyBackbone) else 0
-        room = min(room, model.backbone.positions - taken)
+    positions = model.backbone.response_positions(config.max_input_length)
+    room = room if positions is None else min(room, positions)
     changed = [name for name, text in bank.items() if old.get(name) != text]
     untrained = {*config.untrained, *changed}
     return model.with_codec(codec), replace(

@@ -104,7 +104,7 @@ def build_model(
     absent = [label for label, count in counts.items() if not count]
     if 0 < len(absent) < len(counts):
         model.learned = torch.tensor([count > 0 for count in counts.values()])
-    shortest = max(len(ids) for ids in codec.token_ids) + 1  # also labels that no row has are to be written
+    shortest = codec.longest_description  # also labels that no row has are to be written
     longest = codec.longest([data.bank.index(e.labels) for split in data.splits.values() for e in split])
     needed = max(longest, shortest)
     response_length = data_arguments.max_response_length or min(needed, model.backbone.positions or needed)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BartConfig, M2M100Config, M2M100ForConditionalGeneration
 
+from lagamc.backbones import check_lengths
 from lagamc.encoding import pad_texts
+from lagamc.errors import LagamcError
 from lagamc.lengths import parts_by_length
 from lagamc.modeling import LagamcModel
 
@@ -126,3 +128,27 @@ def test_responses_in_parts_have_the_logits_of_the_whole(
     real = labels >= 0
     torch.testing.assert_close(logits[real], whole[real], atol=1e-5, rtol=1e-5)
     assert torch.equal(states, same)
+
+
+@pytest.mark.parametrize(
+    ("generator", "free", "message"),
+    [
+        ("tiny_t5", None, ""),
+        ("tiny_bart", 256, "a response: the generator knows 256 positions, found 257"),
+        ("tiny_llama", 412, "max_input_length: the generator knows 512 positions, found 513"),
+    ],
+)
+def test_positions_that_a_text_leaves(
+    generator: str,
+    free: int | None,
+    message: str,
+    make_model: Callable[..., LagamcModel],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Where the response follows the text, as many fewer as that has tokens."""
+    backbone = make_model(request.getfixturevalue(generator)).backbone
+    assert backbone.response_positions(100) == free
+    check_lengths(backbone, 100, free or 10**6)
+    if free is not None:
+        with pytest.raises(LagamcError, match=message):
+            check_lengths(backbone, 100, free + 1)
