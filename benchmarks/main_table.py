@@ -52,6 +52,7 @@ from lagamc.generators import embedded_folder, load_tokenizer
 from lagamc.metrics import multi_label_metrics
 from lagamc.report_data import read_run
 from lagamc.thresholds import GOALS
+from lagamc.training_args import settle_mixed_precision
 
 ROWS = RESULTS / "main_table"
 SETTINGS = ("backbone", "epochs", "tokens")  # options of the command that not every system takes
@@ -197,6 +198,7 @@ def lagamc_one_reader(task: Task) -> Scored:
 
 def measure(system: str, task: Task) -> dict[str, Any]:
     """One row: figures on the test rows by thresholds tuned on the development rows for each goal."""
+    settle_mixed_precision()  # of the peers that are trained in this process
     begin = time.perf_counter()
     scored = SYSTEMS[system](task)
     seconds = time.perf_counter() - begin

@@ -17,7 +17,7 @@ FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
 KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"), str)
 KINDS |= dict.fromkeys(("seed", "trainable_parameters", "total_parameters", "peak_mib"), int)
 KINDS |= {"backbone": str | None, "epochs": int | None, "tokens": int | None, "seconds": int | float, "rows": dict}
-KINDS |= dict.fromkeys(FIGURES, dict)
+KINDS |= dict.fromkeys([*FIGURES, "analysis"], dict)
 Row = Mapping[str, Any]
 
 
@@ -106,7 +106,7 @@ def fine_tuned(systems: Mapping[str, list[Row]]) -> list[str]:
 def most_systems(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
     """Data set -> system -> rows of the size that most systems have been looked at in parts with, two at least."""
     found: dict[str, dict[str, list[Row]]] = {}
-    for (dataset, *_), systems in grouped(row for row in rows if "analysis" in row).items():
+    for (dataset, *_), systems in grouped(rows).items():
         if len(systems) > len(found.get(dataset, "-")):
             found[dataset] = systems
     return found

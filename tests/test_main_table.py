@@ -24,6 +24,7 @@ from benchmarks.peers import Scored
 from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
+from lagamc.training_args import PRECISION_VARIABLE
 
 
 def test_a_quick_run_keeps_nothing(
@@ -54,15 +55,19 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     examples = [Example("0", "x", ("a",)), Example("1", "y", ("b",)), Example("2", "z", ("a", "b"))]
     task = Task("caves", bank, {"train": examples, "dev": examples, "test": examples[:2]}, 16, 1, 1, 1)
     scores = np.array([[0.3, 0.1], [0.1, 0.3], [0.3, 0.3]])
-    asked, settings = [], []
+    asked, settings, precisions = [], [], set()
 
     def system(task: Task) -> Scored:
         asked.append(task.seed)
+        precisions.add(os.environ[PRECISION_VARIABLE])
         settings.append((task.backbone, task.epochs, task.peer_epochs, task.max_length))
         return Scored({"dev": scores, "test": np.array([[0.3, 0.28], [0.1, 0.3]])}, "library 1", "set", 5, 6)
 
     monkeypatch.setattr(main_table, "ROWS", tmp_path)
     monkeypatch.setattr(main_table, "load_task", lambda *_: task)
+    monkeypatch.setenv(PRECISION_VARIABLE, "bf16")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr("lagamc.training_args._cpu_multiplies_bf16", lambda: False)
     one = main_table.System("One", "of no module", "system", takes=("epochs", "tokens"))
     monkeypatch.setitem(main_table.SYSTEMS, "one", one)
     monkeypatch.setattr(main_table.System, "__call__", lambda _, task: system(task))
@@ -95,6 +100,7 @@ def test_rows_are_measured_once_and_tuned_on_the_development_rows(
     for seed in (3, 1):  # another seed of what takes none is the same row
         main_table.run_one("caves", "fixed", seed, Variant())
     assert [path.name for path in tmp_path.glob("caves-fixed*")] == ["caves-fixed-1.json"]
+    assert precisions == {"no"}  # a CPU without instructions for bf16 takes float32 for all
 
 
 def test_a_row_that_is_damaged_or_of_another_model_is_not_taken(
