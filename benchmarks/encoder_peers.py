@@ -88,7 +88,7 @@ def fine_tuned(task: Task, build: Callable[[Task, Any], nn.Module], rates: Mappi
 
 
 def _precision(trainer: Trainer) -> str:
-    """As `ACCELERATE_MIXED_PRECISION` asked for it."""
+    """That it trained in, as the setting of a row names it."""
     return "" if trainer.args.mixed_precision == "no" else f", {trainer.args.mixed_precision}"
 
 

@@ -13,7 +13,7 @@ from benchmarks.outcomes import read
 from lagamc.errors import LagamcError
 from lagamc.thresholds import GOALS
 
-FIGURES = [f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS]
+FIGURES = ["test_at_half", *(f"{split}_for_{goal}" for split in ("dev", "test") for goal in GOALS)]
 KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"), str)
 KINDS |= dict.fromkeys(("seed", "trainable_parameters", "total_parameters", "peak_mib"), int)
 KINDS |= {"backbone": str | None, "epochs": int | None, "tokens": int | None, "seconds": int | float, "rows": dict}
@@ -104,7 +104,7 @@ def fine_tuned(systems: Mapping[str, list[Row]]) -> list[str]:
 
 
 def most_systems(rows: Iterable[Row]) -> dict[str, dict[str, list[Row]]]:
-    """Data set -> system -> rows of the size that most systems have been looked at in parts with, two at least."""
+    """Data set -> system -> rows of the size that most systems were measured with, two at least."""
     found: dict[str, dict[str, list[Row]]] = {}
     for (dataset, *_), systems in grouped(rows).items():
         if len(systems) > len(found.get(dataset, "-")):

@@ -247,7 +247,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     [
         *(("dataset", "nope"), ("system", "nope"), ("system", []), ("seed", None), ("rows", None)),
         *(("rows", {"train": 1}), ("test_for_micro_f1", {"micro_f1": None}), ("total_parameters", "x")),
-        ("analysis", []),
+        *(("analysis", []), ("test_at_half", {"micro_f1": 0.3})),
     ],
 )
 def test_a_row_that_is_none_is_named(
