@@ -18,6 +18,7 @@ KINDS: dict[str, Any] = dict.fromkeys(("dataset", "system", "library", "setting"
 KINDS |= dict.fromkeys(("seed", "trainable_parameters", "total_parameters", "peak_mib"), int)
 KINDS |= {"backbone": str | None, "epochs": int | None, "tokens": int | None, "seconds": int | float, "rows": dict}
 KINDS |= dict.fromkeys([*FIGURES, "analysis"], dict)
+ANALYSIS = {"by_label": dict, "rare_macro_f1": float | None, "by_count": dict, "by_length": list, "errors": dict}
 Row = Mapping[str, Any]
 
 
@@ -38,6 +39,10 @@ def read_row(path: Path, titles: Mapping[str, str]) -> Row:
     wrong = wrong or [
         name for name, keys in numbers.items() if not all(isinstance(row[name].get(key), int | float) for key in keys)
     ]
+    parts = row["analysis"]
+    wrong = wrong or ["analysis"] * any(
+        name not in parts or not isinstance(parts[name], kind) for name, kind in ANALYSIS.items()
+    )
     if wrong:
         raise LagamcError(
             f"{path}: expected another {wrong[0]!r} in a result, found {row[wrong[0]]!r:.60}; remove it and measure "

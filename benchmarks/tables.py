@@ -206,7 +206,8 @@ def parts_table(rows: Iterable[Row], titles: Mapping[str, str]) -> list[str]:
         lines += ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
         for system, title in titles.items():
             if of := analyses.get(system):
-                cells = [spread([one["rare_macro_f1"] for one in of])]
+                rare = [one["rare_macro_f1"] for one in of]
+                cells = [spread(rare) if None not in rare else ""]  # no test row has a rare label
                 for count in counts:
                     given = mean(one["by_count"].get(count, [0, 0, 0])[1] for one in of)
                     cells.append(f"{given:,.0f} given, " + spread([one["by_count"][count][2] for one in of]))

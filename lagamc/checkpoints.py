@@ -22,7 +22,8 @@ from lagamc.publishing import COPY_PREFIX
 
 ADAPTER_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
 METRICS_FILE = "metrics.json"  # written at the end of a run: without it the run is unfinished
-REPORT_FOLDER = "report_data"  # what a run leaves for its report
+REPORT_FOLDER = "report"
+REPORT_DATA_FOLDER = "report_data"  # what a run leaves for its report
 
 
 def problem_of(checkpoint: str | Path) -> str | None:
@@ -131,7 +132,7 @@ def clear(folder: str | Path, keep: Path | None) -> None:
 def left_by_run(folder: str | Path) -> list[Path]:
     """What an output folder holds and never publishes: figures, the report and its data, checkpoints."""
     folder = Path(folder)
-    places = [folder / REPORT_FOLDER, folder / "report", *checkpoints(folder)]
+    places = [folder / REPORT_DATA_FOLDER, folder / REPORT_FOLDER, *checkpoints(folder)]
     return [folder / METRICS_FILE, *(path for place in places for path in place.rglob("*"))]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lagamc.artifact import LABELS_FILE, ArtifactConfig, read_config
-from lagamc.checkpoints import METRICS_FILE, REPORT_FOLDER
+from lagamc.checkpoints import METRICS_FILE, REPORT_DATA_FOLDER
 from lagamc.data import Example
 from lagamc.errors import LagamcError
 from lagamc.labels import LabelBank
@@ -63,7 +63,7 @@ class Run:
 
 def write_log(folder: str | Path, log: Sequence[dict[str, Any]]) -> None:
     """Begins the report's data anew with the log of the Trainer."""
-    place = Path(folder) / REPORT_FOLDER
+    place = Path(folder) / REPORT_DATA_FOLDER
     shutil.rmtree(place, ignore_errors=True)  # of an earlier run
     place.mkdir(parents=True)
     (place / LOG_FILE).write_text(json.dumps(list(log), indent=1) + "\n", encoding="utf-8")
@@ -89,7 +89,7 @@ def write_rows(
         chosen: (rows, labels), 0 or 1, the labels that are given.
         predictions: of the same rows, where descriptions were written.
     """
-    with (Path(folder) / REPORT_FOLDER / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+    with (Path(folder) / REPORT_DATA_FOLDER / f"{split}.jsonl").open("w", encoding="utf-8") as file:
         for i, example in enumerate(examples):
             row: dict[str, Any] = {"id": example.id, "text": example.text, "true": list(example.labels)}
             row["labels"] = [bank.names[label] for label in np.flatnonzero(chosen[i])]
@@ -108,7 +108,7 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     config = read_config(folder)
-    place = folder / REPORT_FOLDER
+    place = folder / REPORT_DATA_FOLDER
     if not (folder / METRICS_FILE).is_file():
         raise LagamcError(
             f"{folder}: holds no {METRICS_FILE}; expected the output folder of a finished training run. A model that "
@@ -116,8 +116,8 @@ def read_run(folder: str | Path) -> Run:
         )
     if not (place / LOG_FILE).is_file():
         raise LagamcError(
-            f"{folder}: holds no {REPORT_FOLDER}/{LOG_FILE}, so there is nothing to report; training writes it: train "
-            "again"
+            f"{folder}: holds no {REPORT_DATA_FOLDER}/{LOG_FILE}, so there is nothing to report; training writes it: "
+            "train again"
         )
     bank = LabelBank.from_json(folder / LABELS_FILE)
     try:
@@ -125,7 +125,7 @@ def read_run(folder: str | Path) -> Run:
         log = json.loads((place / LOG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LagamcError(
-            f"{folder}: {METRICS_FILE} or {REPORT_FOLDER}/{LOG_FILE} cannot be read ({error})"
+            f"{folder}: {METRICS_FILE} or {REPORT_DATA_FOLDER}/{LOG_FILE} cannot be read ({error})"
         ) from error
     splits = {
         name: _read_split(place / f"{name}.jsonl", bank)

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 
 from lagamc import __version__, analysis, plots
+from lagamc.checkpoints import REPORT_FOLDER
 from lagamc.errors import LagamcError
 from lagamc.metrics import label_metrics, multi_label_metrics
 from lagamc.report_data import Run, read_run
@@ -62,7 +63,7 @@ def write_report(folder: str | Path, target: str | Path | None = None) -> Path:
         LagamcError: the folder holds no finished run, or the target cannot be written.
     """
     run = read_run(folder)
-    target = Path(target or run.folder / "report")
+    target = Path(target or run.folder / REPORT_FOLDER)
     try:
         target.mkdir(parents=True, exist_ok=True)
         gallery = _Gallery(target)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lagamc.app import MAX_CHARACTERS, MAX_UPLOAD, STYLE, LabelPage, theme
 from lagamc.artifact import find_artifact
-from lagamc.checkpoints import REPORT_FOLDER
+from lagamc.checkpoints import REPORT_DATA_FOLDER
 from lagamc.classifier import LagamcClassifier
 from lagamc.errors import LagamcError
 from lagamc.rows import read_rows
@@ -46,7 +46,7 @@ def example_texts(folder: str | Path, file: str | None = None) -> list[str]:
     Raises:
         LagamcError: the file cannot be read or has no such column.
     """
-    found = [Path(folder) / REPORT_FOLDER / f"{split}.jsonl" for split in ("test", "dev")]
+    found = [Path(folder) / REPORT_DATA_FOLDER / f"{split}.jsonl" for split in ("test", "dev")]
     path = Path(file) if file else next((place for place in found if place.is_file()), None)
     if path is None:
         return []

@@ -193,6 +193,8 @@ def test_parts_and_errors_are_those_of_the_rows_that_were_looked_at() -> None:
     assert parts[0] == "**caves**, 2,000 training rows"
     assert parts[2] == "| | rare labels, macro-F1 | 1: 600 true rows | up to 9 words | up to 17 words |"
     assert parts[4:] == [f"| {title} | 25.0 | 550 given, 70.0 | 80.0 | 50.0 |" for title in titles.values()]
+    unseen = {**rows[2], "analysis": {**rows[2]["analysis"], "rare_macro_f1": None}}  # no test row has a rare label
+    assert tables.parts_table([rows[0], unseen], titles)[-1] == "| System C |  | 550 given, 70.0 | 80.0 | 50.0 |"
     assert tables.thresholds_table(rows, titles)[4] == "| LAGAMC | 30.0 | 70.0 | 10.0 | 35.0 |"
     assert tables.errors_table(rows, titles)[2:] == [
         "| row | true | LAGAMC | System B |",
@@ -247,7 +249,7 @@ def test_rendering_replaces_the_tables_and_nothing_else(tmp_path: Path, monkeypa
     [
         *(("dataset", "nope"), ("system", "nope"), ("system", []), ("seed", None), ("rows", None)),
         *(("rows", {"train": 1}), ("test_for_micro_f1", {"micro_f1": None}), ("total_parameters", "x")),
-        *(("analysis", []), ("test_at_half", {"micro_f1": 0.3})),
+        *(("analysis", []), ("analysis", {"by_label": {}}), ("test_at_half", {"micro_f1": 0.3})),
     ],
 )
 def test_a_row_that_is_none_is_named(
