@@ -39,10 +39,9 @@ def read_row(path: Path, titles: Mapping[str, str]) -> Row:
     wrong = wrong or [
         name for name, keys in numbers.items() if not all(isinstance(row[name].get(key), int | float) for key in keys)
     ]
-    parts = row["analysis"]
-    wrong = wrong or ["analysis"] * any(
-        name not in parts or not isinstance(parts[name], kind) for name, kind in ANALYSIS.items()
-    )
+    wrong = wrong or [
+        "analysis" for name, kind in ANALYSIS.items() if not isinstance(row["analysis"].get(name, ...), kind)
+    ]
     if wrong:
         raise LagamcError(
             f"{path}: expected another {wrong[0]!r} in a result, found {row[wrong[0]]!r:.60}; remove it and measure "
